@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every number that limits something, with its reason. */
+#ifndef UTIL_LIMITS_H
+#define UTIL_LIMITS_H
+
+#define WORLD_MAX 1024u /* ranks of a world, a pool, a symmetric object: the API's own limit */
+
+#define SLOT_ALIGN (2ull << 20) /* slots are whole huge pages */
+#define SLOT_MAX   (4ull << 30) /* the API's own limit of a rank's contribution */
+
+#define EXTRA_CONTEXT_MAX 65536u /* the API's own limits */
+#define ALLGATHER_MAX	  65536u
+
+#define STORE_KEY_MAX	256u /* bytes of a key; ours are below 64, users' session names below 300 */
+#define STORE_VALUE_MAX (1u << 20)  /* bytes of a value */
+#define STORE_FRAME_MAX (80u << 20) /* a gather of 1024 x 64 KiB in one reply, and its heads */
+#define STORE_HELLO_MS	5000	    /* a connection that has not said hello by then is cut */
+#define STORE_GRACE_MS	400  /* after an end of file, how long a client may take to come back */
+#define STORE_LINGER_MS 5000 /* how long a closing server serves the clients it has */
+
+#endif
