@@ -155,6 +155,9 @@ static void child_checks(struct watch *w, int before)
 	if (fds_open() > before)
 		code |= 2;     /* the loop's own ones are */
 	loop_destroy(w->loop); /* not ours: nothing happens */
+#ifdef __SANITIZE_THREAD__
+	_exit(code); /* the sanitizer cannot start threads in the child of a threaded process */
+#endif
 	if (loop_create("child", &fresh) != 0)
 		code |= 4;
 	bool inside = false;
