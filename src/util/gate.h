@@ -14,6 +14,7 @@
 #ifndef UTIL_GATE_H
 #define UTIL_GATE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,6 +31,7 @@ struct gate {
 	struct gate_shard shard[GATE_SHARDS];
 	_Alignas(64) _Atomic uint32_t phase;
 	_Atomic uint32_t draining;
+	pthread_mutex_t drain_lock; /* one drain at a time */
 };
 
 /* All zero is a valid gate; gate_init() for memory that is not. */
@@ -41,9 +43,8 @@ uint32_t gate_enter(struct gate *g);
 void gate_exit(struct gate *g, uint32_t ticket);
 
 /*
- * Wait until every reader that was inside when this was called has left. One drain at a time (the
- * caller's lock). Never from inside the gate. True when drained; false when the deadline passed
- * first.
+ * Wait until every reader that was inside when this was called has left. Never from inside the
+ * gate; drains wait for each other. True when drained; false when the deadline passed first.
  */
 bool gate_drain(struct gate *g, struct deadline deadline);
 
