@@ -22,6 +22,12 @@
 int32_t space_get(void);
 void space_put(void);
 
+/*
+ * Tell the store which ranges this process can use, unless it knows. Also done by space_hold(); a
+ * service that calls it at its init keeps others from agreeing on what this process cannot use.
+ */
+int32_t space_tell(struct store *store, struct deadline deadline);
+
 /* Hold [name] of `len` bytes under the store and mark it used in this process. SMEM_RESOURCE_IN_USE
  * naming the range. */
 struct space {

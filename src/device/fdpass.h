@@ -27,8 +27,9 @@ struct agent_addr {
 	uint32_t pid;	     /* in its own pid namespace; for messages and CMA */
 	uint8_t boot_id[16]; /* of the kernel: another host is told apart at once */
 	uint8_t name[32];    /* random; abstract name and file name derive from it in hexadecimal */
-	uint8_t has_path;    /* also below the runtime directory */
-	uint8_t reserved[7];
+	uint32_t netns; /* inode of the network namespace, where abstract names live; 0: unknown */
+	uint8_t has_path; /* also below the runtime directory */
+	uint8_t reserved[3];
 };
 _Static_assert(sizeof(struct agent_addr) == 64, "wire layout");
 
@@ -47,15 +48,23 @@ void agent_withdraw(uint64_t object);
 
 /*
  * A connection to a peer's agent. Connecting proves that the peer is on this host and of this user.
- * `lost` is called once, on the I/O loop, when the peer's process ends; not after
- * agent_peer_close() returned. SMEM_UNREACHABLE  another host, another user, or not to be reached
- * from here: the detail says why SMEM_PEER_LOST    it was on this host and is gone SMEM_TIMEOUT One
- * connection per peer process is shared by all who ask for it.
+ * One connection per peer process is shared by all who ask for it.
+ *
+ * `lost` is called at most once, on the I/O loop, when the peer's process ends without having shut
+ * its agent down; maybe before this returns; not after agent_peer_close() returned; never when this
+ * failed.
+ *
+ *   SMEM_UNREACHABLE  another host, another user, or not to be reached from here: the detail says
+ * why SMEM_PEER_LOST    it was on this host and is gone, or has shut its agent down SMEM_TIMEOUT
  */
 struct agent_peer;
 int32_t agent_peer_open(const struct agent_addr *addr, struct deadline deadline,
 			void (*lost)(void *arg), void *arg, struct agent_peer **ret);
 void agent_peer_close(struct agent_peer *peer); /* NULL is fine */
+
+/* The peer's process number as this process sees it; 0 when it is in a pid namespace not seen from
+ * here. */
+int32_t agent_peer_pid(const struct agent_peer *peer);
 
 /*
  * Fetch a descriptor. SMEM_OBJECT_NOT_EXISTS when the peer does not offer it under that cookie;

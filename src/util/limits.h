@@ -18,4 +18,9 @@
 #define STORE_GRACE_MS	400  /* after an end of file, how long a client may take to come back */
 #define STORE_LINGER_MS 5000 /* how long a closing server serves the clients it has */
 
+#define AGENT_CLIENTS_MAX 4096 /* a world has 1024 ranks, on one host at worst; and some to come back */
+#define AGENT_HELLO_MS	  5000 /* a connection that has not said hello by then is cut */
+#define AGENT_STRIKES_MAX 16   /* refused requests before a client is cut; a race costs one */
+#define AGENT_FETCHES_MAX 64   /* requests in flight on one connection: they fit a socket's buffer */
+
 #endif
