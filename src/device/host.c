@@ -190,8 +190,9 @@ static bool alloc_hugetlb(size_t size, struct device_mem *mem)
 	return true;
 }
 
-/* A mapping for populating only, aligned so that huge pages fit. *whole is what to unmap. */
-static char *map_aligned(int fd, size_t size, char **whole)
+/* A mapping for populating only, aligned so that huge pages fit, which it asks for or refuses.
+ * *whole is what to unmap. */
+static char *map_aligned(int fd, size_t size, bool huge, char **whole)
 {
 	*whole = mmap(NULL, size + HUGE_PAGE, PROT_NONE,
 		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -200,7 +201,7 @@ static char *map_aligned(int fd, size_t size, char **whole)
 	madvise(*whole, size + HUGE_PAGE, MADV_DONTFORK);
 	char *at = *whole + (HUGE_PAGE - (uintptr_t)*whole % HUGE_PAGE);
 	if (mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) != at ||
-	    madvise(at, size, MADV_HUGEPAGE) != 0) {
+	    madvise(at, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) != 0) {
 		munmap(*whole, size + HUGE_PAGE);
 		return NULL;
 	}
@@ -208,7 +209,7 @@ static char *map_aligned(int fd, size_t size, char **whole)
 	return at;
 }
 
-static int32_t alloc_shmem(size_t size, bool thp, struct device_mem *mem)
+static int32_t alloc_shmem(size_t size, bool huge, struct device_mem *mem)
 {
 	auto_fd int fd = -1;
 	char *whole = NULL;
@@ -216,7 +217,7 @@ static int32_t alloc_shmem(size_t size, bool thp, struct device_mem *mem)
 
 	if (r != SMEM_OK)
 		return r;
-	char *map = thp ? map_aligned(fd, size, &whole) : NULL;
+	char *map = thp_allowed() ? map_aligned(fd, size, huge, &whole) : NULL;
 	r = take_pieces(fd, map, size);
 	if (map)
 		munmap(whole, size + HUGE_PAGE);
@@ -224,8 +225,9 @@ static int32_t alloc_shmem(size_t size, bool thp, struct device_mem *mem)
 		r = seal(fd);
 	if (r != SMEM_OK)
 		return r;
-	*mem = (struct device_mem){
-	    .fd = take_fd(&fd), .size = size, .pages = map ? MEM_PAGES_THP : MEM_PAGES_BASE};
+	*mem = (struct device_mem){.fd = take_fd(&fd),
+				   .size = size,
+				   .pages = map && huge ? MEM_PAGES_THP : MEM_PAGES_BASE};
 	return SMEM_OK;
 }
 
@@ -238,7 +240,7 @@ static int32_t host_alloc(size_t size, struct device_mem *ret)
 		return r;
 	if (huge && alloc_hugetlb(size, ret))
 		return SMEM_OK;
-	return alloc_shmem(size, huge && thp_allowed(), ret);
+	return alloc_shmem(size, huge, ret);
 }
 
 static void host_free(struct device_mem *mem)
