@@ -8,6 +8,12 @@
 #define SLOT_ALIGN (2ull << 20) /* slots are whole huge pages */
 #define SLOT_MAX   (4ull << 30) /* the API's own limit of a rank's contribution */
 
+/* Address ranges a session's table shows; the table's memfd is sparse and this large from the start
+ * (2 x 512 MiB of addresses, no memory), so that no peer ever remaps it. */
+#define REGION_SPANS_MAX (1u << 24)
+/* Writes and reads in flight to one session of this host; 16 MiB of addresses, sparse too. */
+#define MARK_SLOTS_MAX (1u << 18)
+
 #define EXTRA_CONTEXT_MAX 65536u /* the API's own limits */
 #define ALLGATHER_MAX	  65536u
 
