@@ -31,7 +31,8 @@ static inline void cleanup_unlock(pthread_mutex_t **m)
 #define LOCKED_CAT(a, b)  LOCKED_CAT2(a, b)
 #define LOCKED(m)                                                                                  \
 	CLEANUP(cleanup_unlock)                                                                    \
-	pthread_mutex_t *LOCKED_CAT(locked_, __LINE__) = (pthread_mutex_lock(m), (m))
+	__attribute__((unused)) pthread_mutex_t *LOCKED_CAT(locked_, __LINE__) =                   \
+	    (pthread_mutex_lock(m), (m))
 
 #define take_ptr(p)                                                                                \
 	__extension__({                                                                            \
