@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The frame of `smem perf`. A measurement is one operation of the product beside the limits of the
+ * same shape: the same bytes, moved by the bare means (memcpy, process_vm_writev, ...), measured in
+ * the same run, turn about, so that what else the machine does hits all alike.
+ *
+ *   static int put(void *ctx, size_t i) { ... i-th operation, at offset i of a rotation ... }
+ *
+ *   perf_compare(p, "64 KiB", 65536, (const struct perf_case[]){
+ *	{.name = "pool copy", .op = put, .ctx = &x},
+ *	{.name = "memcpy", .op = plain, .ctx = &x}}, 2);
+ *
+ * Operations get a running number; perf_rotate() makes an offset from it that walks over the
+ * rotation (at least 256 MiB unless --rotate says otherwise), so that no cache holds the data.
+ */
+#ifndef SMEM_TOOL_PERF_H
+#define SMEM_TOOL_PERF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "json.h"
+#include "tool.h"
+
+struct perf {
+	/* options */
+	bool quick;	   /* a look, not a measurement: a tenth of the time */
+	size_t rotate;	   /* bytes to walk over */
+	unsigned ranks;	   /* 0: the topic's own choice */
+	const char *store; /* NULL: a store of our own */
+	/* what is measured now */
+	const char *topic;
+	struct json *json; /* NULL: a table for people */
+	bool failed;
+};
+
+/* Seconds per operation. */
+struct perf_stat {
+	double median;
+	double p99; /* of rounds; a round of very short operations is several of them */
+	double min;
+	double cpu; /* seconds of this process's CPU time an operation, all threads */
+	size_t ops; /* measured */
+};
+
+struct perf_case {
+	const char *name;
+	int (*op)(void *ctx, size_t i); /* 0; anything else ends the measurement as failed */
+	void *ctx;
+};
+
+/* One row. cases[0] is the product, the others limits; the ratio is that of the best limit's median
+ * and the product's. bytes of one operation, 0: no throughput is shown. ret, may be NULL: n of
+ * them. 0, or -1 after a failed operation (told, and p->failed is set). */
+int perf_compare(struct perf *p, const char *shape, uint64_t bytes, const struct perf_case *cases,
+		 size_t n, struct perf_stat *ret);
+
+/* A row of figures that were taken elsewhere (in a child). stats[i] belongs to names[i]. */
+void perf_row(struct perf *p, const char *shape, uint64_t bytes, const char *const names[],
+	      const struct perf_stat *stats, size_t n);
+
+/* A row of one figure. unit: "ms", "ns", "MiB", "x", ... */
+void perf_value(struct perf *p, const char *what, double value, const char *unit);
+/* A line of text between rows; a member "note" in JSON. */
+void perf_note(struct perf *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A heading; starts a new table. */
+void perf_section(struct perf *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Says what failed, with the library's last error, and sets p->failed. Returns -1. */
+int perf_fail(struct perf *p, const char *what);
+
+/* Statistics of n samples (sorted in place), each of `ops` operations and `s` seconds in all. */
+void perf_stats(double *samples, size_t n, struct perf_stat *ret);
+
+/* The offset of the i-th operation of `bytes` in a rotation of `total` bytes; multiple of 64. */
+static inline size_t perf_rotate(size_t i, size_t bytes, size_t total)
+{
+	size_t step = (bytes + 4095) / 4096 * 4096;
+	size_t places = total / step;
+
+	return places < 2 ? 0 : i % places * step;
+}
+
+/* Memory for one side: `bytes`, touched, in huge pages where allowed if `huge`, else in base pages;
+ * NULL: none. Freed by munmap of the same size. */
+void *perf_memory(size_t bytes, bool huge);
+
+/* Topics: return 0, or -1 with p->failed set. */
+int perf_bm(struct perf *p);
+int perf_shm(struct perf *p);
+int perf_trans(struct perf *p);
+int perf_store(struct perf *p);
+
+#endif
