@@ -14,6 +14,7 @@
 #ifndef DEVICE_FDPASS_H
 #define DEVICE_FDPASS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,9 @@ void agent_put(void);
 
 /* The own address; valid while a reference is held. */
 const struct agent_addr *agent_own(void);
+
+/* Is that agent under this kernel? Any thread, no reference needed. */
+bool agent_same_host(const struct agent_addr *addr);
 
 /* Offer `fd` (borrowed until withdrawn) as `object`, with `info` (at most 64 bytes) told to who
  * fetches it. */

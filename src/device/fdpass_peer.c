@@ -492,15 +492,10 @@ static int32_t wait_up(struct conn *c, struct deadline deadline)
 
 static int32_t check_addr(const struct agent_addr *addr)
 {
-	struct agent_addr own;
-	int32_t r = agent_addr_make(&own);
-
-	if (r != SMEM_OK)
-		return r;
 	if (addr->version != AGENT_VERSION)
 		return smem_err(SMEM_UNREACHABLE, "agent speaks version %u, this one %u",
 				(unsigned)addr->version, AGENT_VERSION);
-	if (memcmp(own.boot_id, addr->boot_id, sizeof(own.boot_id)) != 0)
+	if (!agent_same_host(addr))
 		return smem_err(SMEM_UNREACHABLE, "it is on another host");
 	return SMEM_OK;
 }

@@ -112,6 +112,14 @@ int32_t agent_addr_make(struct agent_addr *ret)
 	return SMEM_OK;
 }
 
+bool agent_same_host(const struct agent_addr *addr)
+{
+	uint8_t own[sizeof(addr->boot_id)] = {0};
+
+	read_boot_id(own);
+	return memcmp(own, addr->boot_id, sizeof(own)) == 0;
+}
+
 bool agent_cred(int fd, struct ucred *ret)
 {
 	socklen_t len = sizeof(*ret);
