@@ -5,12 +5,13 @@
  *
  * `state` is the one word that readers inside the pool's gate look at. Only the pool's keeper
  * changes it, with one exception: whoever learns of a death (the store's event, the agent's notice)
- * sets PEER_LOST at once, from the I/O loop. Memory is unmapped and the path closed only after the
- * state said so and the gate was drained.
+ * sets PEER_LOST at once, from the I/O loop. Before memory is unmapped or a path closed, `state`
+ * and `mapped` say so and the gate is drained.
  */
 #ifndef CORE_PEER_H
 #define CORE_PEER_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -46,7 +47,10 @@ struct peer {
 	_Atomic uint64_t incarnation; /* of the membership that state speaks of */
 	_Atomic uint64_t lost_ms;     /* clock when the loss was learnt; for messages */
 	uint32_t rank;
-	struct path path; /* of a MEMBER: to be used inside the gate only */
+	void (*on_lost)(void *arg, struct peer *p); /* the agent's notice; on the I/O loop */
+	void *arg;
+	pthread_mutex_t path_lock; /* path.ep against peer_lose() */
+	struct path path;	   /* of a MEMBER: to be used inside the gate only */
 	struct agent_peer *agent;
 	struct segment seg[PEER_SEGMENTS];
 };
@@ -55,6 +59,9 @@ static inline enum peer_state peer_state(const struct peer *p)
 {
 	return (enum peer_state)atomic_load(&p->state);
 }
+
+/* `len` bytes from the store are a card of this version; SMEM_IO recorded when not. */
+int32_t peer_card_check(const void *card, size_t len);
 
 /*
  * Bring a peer up from its card: agent, mapping at `slot` (NULL: no such window), path. The state

@@ -66,7 +66,8 @@ struct pool {
 	struct pool_config config; /* const; config.name points to `name` */
 	struct pool_window window[POOL_WINDOWS];
 	struct peer *peers; /* const pointer: world entries; the own one has state MEMBER, mapped */
-	_Atomic bool joined; /* copies to others are allowed */
+	_Atomic bool joined;	 /* copies to others are allowed */
+	_Atomic uint32_t losses; /* grows with every loss: copies look whether it did */
 	char name[32];
 	uint8_t secret[16];
 	uint64_t expose_id[POOL_WINDOWS];
@@ -74,6 +75,9 @@ struct pool {
 	pthread_mutex_t lock;	   /* group, woken */
 	struct store_group *group; /* NULL while not entered */
 	bool woken;
+	bool has_space; /* what pool_free() has to give back */
+	bool has_agent;
+	bool has_paths;
 	struct keeper *keeper;
 };
 

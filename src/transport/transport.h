@@ -75,8 +75,10 @@ struct transport_ops {
 	int32_t (*put)(struct endpoint *ep, const struct smem_xfer *x, size_t n);
 	int32_t (*get)(struct endpoint *ep, const struct smem_xfer *x, size_t n);
 
-	/* The peer's death or a broken link was learnt elsewhere: calls in flight end with
-	 * SMEM_PEER_LOST, soon. */
+	/*
+	 * The peer's death or a broken link was learnt elsewhere: calls in flight and later ones
+	 * end with SMEM_PEER_LOST, soon. Any thread, a loop's too; never blocks.
+	 */
 	void (*abandon)(struct endpoint *ep);
 };
 

@@ -24,9 +24,17 @@
 #define STORE_GRACE_MS	400  /* after an end of file, how long a client may take to come back */
 #define STORE_LINGER_MS 5000 /* how long a closing server serves the clients it has */
 
-#define AGENT_CLIENTS_MAX 4096 /* a world has 1024 ranks, on one host at worst; and some to come back */
+#define AGENT_CLIENTS_MAX                                                                          \
+	4096 /* a world has 1024 ranks, on one host at worst; and some to come back */
 #define AGENT_HELLO_MS	  5000 /* a connection that has not said hello by then is cut */
 #define AGENT_STRIKES_MAX 16   /* refused requests before a client is cut; a race costs one */
-#define AGENT_FETCHES_MAX 64   /* requests in flight on one connection: they fit a socket's buffer */
+#define AGENT_FETCHES_MAX                                                                          \
+	64 /* requests in flight on one connection: they fit a socket's buffer                     \
+	    */
+
+#define INIT_LINGER_MS 1000  /* as STORE_LINGER_MS, after an init that failed */
+#define JOIN_UNDO_MS   1000  /* a failed join tells the others for so long after its deadline */
+#define DESTROY_ACK_MS 5000  /* how long destroy and uninit wait for live members */
+#define KEEPER_OPEN_MS 10000 /* mapping a newcomer; one that is stopped holds up the next */
 
 #endif

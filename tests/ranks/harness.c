@@ -147,8 +147,9 @@ static void become_rank(uint32_t rank, int fd, pid_t parent)
 	if (getppid() != parent)
 		_exit(3);
 	sigprocmask(SIG_SETMASK, &old_mask, NULL);
-	snprintf(env, sizeof(env), "%u:%u:%u:%u:%llu:%d:%u,%u,%u,%u", run.which, rank, run.size,
-		 child[rank].life, (unsigned long long)run.seed, fd, run.port[0], run.port[1],
+	snprintf(env, sizeof(env), "%u:%u:%u:%u:%llu:%llu:%d:%u,%u,%u,%u", run.which, rank,
+		 run.size, child[rank].life, (unsigned long long)run.seed,
+		 (unsigned long long)rank_ms(), fd, run.port[0], run.port[1],
 		 run.port[2], run.port[3]);
 	setenv(WIRE_ENV, env, 1);
 	snprintf(arg, sizeof(arg), "rank-%u-of-%u", rank, run.size);

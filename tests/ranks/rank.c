@@ -293,14 +293,15 @@ int rank_run(const char *env, const struct ranks_case *cases, size_t n)
 	struct rank r = {0};
 	struct left before;
 	unsigned which = 0;
-	unsigned long long seed = 0;
+	unsigned long long seed = 0, start = 0;
 	int ports = 0;
 
-	if (sscanf(env, "%u:%u:%u:%u:%llu:%d:%n", &which, &r.rank, &r.size, &r.life, &seed,
-		   &channel, &ports) != 6 ||
+	if (sscanf(env, "%u:%u:%u:%u:%llu:%llu:%d:%n", &which, &r.rank, &r.size, &r.life, &seed,
+		   &start, &channel, &ports) != 7 ||
 	    which >= n)
 		return 3;
 	r.seed = seed;
+	r.start_ms = start;
 	parse_ports(&r, env + ports);
 	unsetenv(WIRE_ENV);
 	/* What the C library and the thread sanitizer make once and keep must not look like a leak.

@@ -6,7 +6,7 @@
 #include "harness.h"
 
 #define WIRE_TAG 64u
-#define WIRE_ENV "SMEM_TEST_RANK" /* case:rank:size:life:seed:fd:port,port,... */
+#define WIRE_ENV "SMEM_TEST_RANK" /* case:rank:size:life:seed:start:fd:port,port,... */
 
 enum wire_op {
 	WIRE_MEET, /* arg: how many */

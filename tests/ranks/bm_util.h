@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the BM tests share: bringing a rank up, and memory with known contents. */
+#ifndef RANKS_BM_UTIL_H
+#define RANKS_BM_UTIL_H
+
+#include "harness.h"
+#include "smem.h"
+#include "smem_bm.h"
+
+#define MIB (1ull << 20)
+
+/* Defaults, this rank's number, 30 s for everything. */
+smem_bm_config_t bm_config(const struct rank *r);
+
+/* smem_bm_init as rank r->rank of r->size. */
+void bm_init(struct rank *r);
+
+/* Init if need be, create, join. */
+smem_bm_t bm_up(struct rank *r, uint32_t id, uint64_t dram, uint64_t hbm);
+
+/* One plain copy; the code. */
+int32_t bm_write(smem_bm_t bm, void *gva, const void *local, size_t n);
+int32_t bm_read(smem_bm_t bm, void *local, const void *gva, size_t n);
+
+/* Byte i of a pattern, and memory full of it. */
+uint8_t pattern_byte(uint64_t pattern, uint64_t i);
+void pattern_fill(void *buf, size_t n, uint64_t pattern);
+bool pattern_is(const void *buf, size_t n, uint64_t pattern);
+
+/* Call until it gives `code`, at most `ms`: for what another process brings about. */
+#define EVENTUALLY(r, call, code, ms)                                                              \
+	do {                                                                                       \
+		uint64_t until_ = rank_ms() + (ms);                                                \
+		long got_;                                                                         \
+		while ((got_ = (long)(call)) != (long)(code)) {                                    \
+			if (rank_ms() > until_)                                                    \
+				rank_fail(r, __FILE__, __LINE__, "%s = %ld, not %ld within %d ms", \
+					  #call, got_, (long)(code), (int)(ms));                   \
+			sched_yield();                                                             \
+		}                                                                                  \
+	} while (0)
+
+#endif
