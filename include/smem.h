@@ -44,14 +44,78 @@ enum smem_error {
 /** Hint; never an error. */
 #define COPY_EXTEND_FLAG (1U << 1)
 
+/*
+ * Unless said otherwise, every function of the library may be called from any thread at any time,
+ * and its output parameters are written only on success.
+ */
+
+/**
+ * Optional: every other function works without it.
+ *
+ * @param flags reserved, 0
+ * @return SMEM_OK, also when repeated. Does not block.
+ */
 int32_t smem_init(uint32_t flags);
+
+/**
+ * The counterpart of everything: smem_bm_uninit(), smem_shm_uninit(), smem_trans_uninit(), then the
+ * stores made by smem_create_config_store() and all internal threads. Harmless when nothing is
+ * initialised and when repeated; the library can be used again afterwards. Logger, log level,
+ * decrypt handler and last error stay.
+ *
+ * Blocks for data movement in flight, and at most 5 s for peers plus 5 s for clients of stores that
+ * this process hosts. Never from a logger.
+ */
 void smem_uninit(void);
+
+/**
+ * Host a config store in this process: listen on the URL until smem_uninit() or the process's end.
+ * A store this process has already for the URL is reused.
+ *
+ * @param storeUrl "tcp://host:port"; host is an IPv4 address, an IPv6 address in brackets or a
+ *                 name; 0.0.0.0 and [::] listen on all addresses. Copied.
+ * @return SMEM_OK, also when repeated; SMEM_INVALID_PARAM when NULL, malformed, or not an address
+ * of this machine; SMEM_RESOURCE_IN_USE when another process has the port (after at most 2 s,
+ *         otherwise it does not block); SMEM_SECURITY for unusable TLS settings; SMEM_IO,
+ *         SMEM_MALLOC_FAILED, SMEM_NEW_OBJECT_FAILED
+ */
 int32_t smem_create_config_store(const char *storeUrl);
+
+/**
+ * Send log records to a function instead of standard error. Process-wide, at any time, last one
+ * wins.
+ *
+ * @param func called with the level (0 debug, 1 info, 2 warn, 3 error) and one line of text without
+ *             line end, valid during the call; from any thread, several at once. It may call the
+ *             library, except uninit functions; records of its own thread meanwhile are dropped.
+ * @return SMEM_OK; SMEM_INVALID_PARAM when NULL (the present sink stays)
+ */
 int32_t smem_set_extern_logger(void (*func)(int level, const char *msg));
+
+/**
+ * Drop log records below a level. Process-wide, at any time; initially 2.
+ *
+ * @param level 0 debug, 1 info, 2 warn, 3 error
+ * @return SMEM_OK; SMEM_INVALID_PARAM for other levels (the present one stays)
+ */
 int32_t smem_set_log_level(int level);
+
+/**
+ * Why the calling thread's last failing call failed: "<function>: <NAME> (<code>): <detail>", one
+ * line of UTF-8, at most 1023 bytes. Calls that succeed do not change it.
+ *
+ * @return "" when there is none; never NULL. The library's; valid until the thread's next failing
+ *         call, next clear, or end.
+ */
 const char *smem_get_last_err_msg(void);
+
+/** The same, and forgets it: the next smem_get_last_err_msg() of this thread gives "". */
 const char *smem_get_and_clear_last_err_msg(void);
+
+/** The code that belongs to smem_get_last_err_msg(); 0 when there is none. */
 int32_t smem_get_last_err_code(void);
+
+/** What a code means: static text, never NULL, also for unknown codes. */
 const char *smem_strerror(int32_t code);
 
 #ifdef __cplusplus
