@@ -738,7 +738,7 @@ static int32_t check_xfer(const struct smem_xfer *x, bool flat)
 static int32_t bm_move(smem_bm_t handle, const struct smem_xfer *x, smem_bm_copy_type t, bool flat)
 {
 	struct handle_ref ref;
-	enum copy_way way;
+	enum copy_way way = COPY_TO_GLOBAL;
 	struct bm *bm;
 
 	int32_t r = enter(handle, false, &ref, &bm);
