@@ -48,10 +48,21 @@ struct candidate {
 	uint64_t chunk;
 };
 
+/* Asked for what it polices, it lets the kernel choose, and dies of the kernel's choice. */
+#if defined(__SANITIZE_THREAD__)
+#define TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TSAN 1
+#endif
+#endif
+
 static const struct candidate candidates[] = {
-    {0x280000000000, 16 * TIB, 4 * TIB},   /* beyond ASan's shadow */
-    {0x400000000000, 16 * TIB, 4 * TIB},   /* in case something has taken the first */
-    {0x180000000000, 16 * TIB, 4 * TIB},   /* the same, below */
+#ifndef TSAN
+    {0x280000000000, 16 * TIB, 4 * TIB}, /* beyond ASan's shadow */
+    {0x400000000000, 16 * TIB, 4 * TIB}, /* in case something has taken the first */
+    {0x180000000000, 16 * TIB, 4 * TIB}, /* the same, below */
+#endif
     {0x7e8000000000, 256 * GIB, 64 * GIB}, /* TSan's modules */
     {0x550000000000, 256 * GIB, 64 * GIB}, /* TSan's programs */
     {0x1000000000, 256 * GIB, 64 * GIB},   /* 39-bit kernels, TSan's low programs */

@@ -18,10 +18,6 @@
 #include "util/fork.h"
 #include "util/rng.h"
 
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
-
 #define DRAWS 8 /* a range */
 
 static const struct {
@@ -44,8 +40,9 @@ static void *map_random(size_t size)
 		for (int i = 0; i < DRAWS; i++) {
 			uint64_t slot = rng_u64() % (ranges[r].len / size);
 			void *want = (void *)(uintptr_t)(ranges[r].begin + slot * size);
+			/* A hint: where it is refused the page comes to lie elsewhere, and goes. */
 			void *at = mmap(want, size, PROT_READ | PROT_WRITE,
-					MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+					MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 			if (at == want)
 				return at;
 			if (at != MAP_FAILED)

@@ -1,0 +1,596 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What every transport promises, by one list of cases. Rank 0 is the target, the others reach its
+ * memory. A transport is a row of `rows` and a line of `cases`.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/arena.h"
+#include "core/segment.h"
+#include "harness.h"
+#include "none.h"
+#include "transport/transport.h"
+#include "util/err.h"
+#include "util/limits.h"
+
+#define PATIENCE_MS 30000
+#define MEM	    ((size_t)(8 * SLOT_ALIGN))
+#define PAGE	    4096ul
+
+struct row {
+	const struct transport_ops *ops;
+	bool mapped;	/* the target's memory lies at the same address in the initiator */
+	bool one_sided; /* works while the target does not run */
+	bool faults;	/* an access outside is an error instead of undefined */
+};
+
+static const struct row row_direct = {&transport_direct, true, true, false};
+static const struct row row_cma = {&transport_cma, false, true, true};
+
+/* What the target publishes. */
+struct card {
+	struct agent_addr agent;
+	struct segment_export seg;
+	uint64_t mem;
+	uint64_t len;
+	uint64_t incarnation;
+	uint8_t secret[16];
+	uint8_t addr[TRANSPORT_ADDR_MAX];
+};
+
+struct end {
+	const struct row *row;
+	struct card card;
+	char *mem; /* as the target sees it */
+	struct segment seg;
+	struct agent_peer *agent;
+	struct endpoint *_Atomic ep;
+};
+
+static void on_lost(void *arg)
+{
+	struct end *e = arg;
+	struct endpoint *ep = atomic_load(&e->ep);
+
+	if (ep)
+		ep->ops->abandon(ep);
+}
+
+static void local_up(struct rank *r, struct end *e, const struct row *row)
+{
+	*e = (struct end){.row = row, .seg.mem.fd = -1};
+	RANK_OK(r, agent_get());
+	if (row->mapped)
+		RANK_OK(r, arena_get());
+	RANK_OK(r, row->ops->start(NULL, 0));
+}
+
+static void local_down(struct end *e)
+{
+	e->row->ops->stop();
+	segment_destroy(&e->seg);
+	if (e->row->mapped)
+		arena_put();
+	agent_put();
+}
+
+static void target_memory(struct rank *r, struct end *e)
+{
+	struct arena_range range;
+
+	if (e->row->mapped) {
+		RANK_ASSERT(r, arena_usable(1, &range, 1) == 1);
+		RANK_OK(r, segment_create(MEM, (char *)(uintptr_t)range.begin, &e->seg));
+		RANK_OK(r, segment_offer(&e->seg));
+		e->mem = e->seg.addr;
+		return;
+	}
+	/* A hole behind it, for accesses outside. */
+	e->mem = mmap(NULL, MEM + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	RANK_ASSERT(r, e->mem != MAP_FAILED);
+	RANK_ASSERT(r, mprotect(e->mem, MEM, PROT_READ | PROT_WRITE) == 0);
+}
+
+static void target_up(struct rank *r, struct end *e, const struct row *row)
+{
+	local_up(r, e, row);
+	target_memory(r, e);
+	e->card = (struct card){.agent = *agent_own(),
+				.seg = e->seg.exported,
+				.mem = (uint64_t)(uintptr_t)e->mem,
+				.len = TRANSPORT_ADDR_MAX,
+				.incarnation = 4711,
+				.secret = "a shared secret"};
+	size_t len = sizeof(e->card.addr);
+	RANK_OK(r, row->ops->address(e->card.addr, &len));
+	e->card.len = len;
+	if (row->ops->expose)
+		RANK_OK(r, row->ops->expose(1, e->mem, MEM, 1, e->card.secret));
+	rank_put(r, "card", &e->card, sizeof(e->card));
+}
+
+static void target_down(struct rank *r, struct end *e)
+{
+	if (e->row->ops->withdraw)
+		RANK_OK(r, e->row->ops->withdraw(1, deadline_in_ms(PATIENCE_MS)));
+	if (!e->row->mapped)
+		munmap(e->mem, MEM + 2 * PAGE);
+	local_down(e);
+}
+
+static struct transport_peer peer_of(struct end *e)
+{
+	return (struct transport_peer){.agent = &e->card.agent,
+				       .agent_conn = e->agent,
+				       .addr = e->card.len ? e->card.addr : NULL,
+				       .addr_len = e->card.len,
+				       .incarnation = e->card.incarnation,
+				       .secret = e->card.secret,
+				       .name = "rank 0"};
+}
+
+static void initiator_up(struct rank *r, struct end *e, const struct row *row)
+{
+	struct endpoint *ep = NULL;
+	struct deadline d = deadline_in_ms(PATIENCE_MS);
+
+	local_up(r, e, row);
+	RANK_ASSERT(r, rank_get(r, "card", &e->card, sizeof(e->card)) == sizeof(e->card));
+	e->mem = (char *)(uintptr_t)e->card.mem;
+	RANK_OK(r, agent_peer_open(&e->card.agent, d, on_lost, e, &e->agent));
+	if (row->mapped)
+		RANK_OK(r, segment_import(e->agent, &e->card.seg, e->mem, d, &e->seg));
+	struct transport_peer peer = peer_of(e);
+	RANK_OK(r, row->ops->connect(&peer, d, &ep));
+	atomic_store(&e->ep, ep);
+}
+
+static void initiator_down(struct end *e)
+{
+	agent_peer_close(e->agent);
+	e->row->ops->close(e->ep);
+	local_down(e);
+}
+
+/* ---- reference */
+
+static void fill(char *p, size_t len, uint64_t seed)
+{
+	for (size_t i = 0; i < len; i++)
+		p[i] = (char)rank_random(&seed);
+}
+
+/* Row by row, with memcpy. */
+static void apply(const struct smem_xfer *x, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		for (size_t row = 0; row < x[i].height; row++)
+			memcpy((char *)x[i].dst + row * x[i].dpitch,
+			       (const char *)x[i].src + row * x[i].spitch, x[i].width);
+	}
+}
+
+/* The same pieces with the side that lies in [from, from + MEM) moved to `to`. */
+static void rebase(struct smem_xfer *x, size_t n, bool dst, const char *from, char *to)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (dst)
+			x[i].dst = to + ((char *)x[i].dst - from);
+		else
+			x[i].src = to + ((const char *)x[i].src - from);
+	}
+}
+
+#define BATCH 64
+
+/* Disjoint random pieces: dst cut from [dst, +len), src anywhere in [src, +len). */
+static size_t random_batch(uint64_t *seed, struct smem_xfer x[BATCH], char *dst, const char *src,
+			   size_t len)
+{
+	size_t n = 1 + rank_random(seed) % BATCH, share = len / n;
+
+	for (size_t i = 0; i < n; i++) {
+		size_t big = rank_random(seed) % 4 == 0 ? share / 2 : 700;
+		size_t width = 1 + rank_random(seed) % big;
+		size_t rows = 1 + rank_random(seed) % 5;
+		size_t dpitch = width + rank_random(seed) % 3 * (rank_random(seed) % 100);
+		size_t spitch = width + rank_random(seed) % 3 * (rank_random(seed) % 100);
+		if (rows * dpitch > share || rows * spitch > len)
+			rows = 1;
+		size_t dslack = share - ((rows - 1) * dpitch + width);
+		size_t sslack = len - ((rows - 1) * spitch + width);
+		x[i] = (struct smem_xfer){.dst = dst + i * share + rank_random(seed) % (dslack + 1),
+					  .src = src + rank_random(seed) % (sslack + 1),
+					  .dpitch = rows > 1 ? dpitch : 0,
+					  .spitch = rows > 1 ? spitch : 0,
+					  .width = width,
+					  .height = rows};
+	}
+	return n;
+}
+
+static void check_equal(struct rank *r, const char *got, const char *want, size_t len,
+			const char *what)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (got[i] != want[i])
+			rank_fail(r, __FILE__, __LINE__, "%s: byte %zu is %d, want %d", what, i,
+				  got[i], want[i]);
+	}
+}
+
+static char *buffer(struct rank *r, size_t len)
+{
+	char *p = malloc(len);
+
+	RANK_ASSERT(r, p);
+	return p;
+}
+
+static uint64_t digest(const char *p, size_t len)
+{
+	uint64_t h = 14695981039346656037ull;
+
+	for (size_t i = 0; i < len; i += 8) {
+		uint64_t v;
+		memcpy(&v, p + i, 8);
+		h = (h ^ v) * 1099511628211ull;
+	}
+	return h;
+}
+
+/* ---- cases; the target's part of most of them is to be there */
+
+static void be_target(struct rank *r, const struct row *row, bool compare)
+{
+	struct end e;
+
+	target_up(r, &e, row);
+	rank_barrier(r); /* all is done */
+	if (compare) {
+		uint64_t mine = digest(e.mem, MEM), all[2];
+		rank_gather(r, &mine, sizeof(mine), all);
+		RANK_ASSERT(r, all[0] == all[1]);
+	}
+	target_down(r, &e);
+}
+
+/* Random batches both ways against a reference; the target compares its memory too. */
+static void random_pieces(struct rank *r, const struct row *row)
+{
+	struct end e;
+	struct smem_xfer x[BATCH];
+	uint64_t seed = r->seed;
+
+	if (r->rank == 0) {
+		be_target(r, row, true);
+		return;
+	}
+	initiator_up(r, &e, row);
+	char *ref = buffer(r, MEM), *local = buffer(r, MEM), *want = buffer(r, MEM);
+	memset(ref, 0, MEM);
+	fill(local, MEM, seed);
+	for (int round = 0; round < 60; round++) {
+		size_t n = random_batch(&seed, x, e.mem, local, MEM);
+		RANK_OK(r, row->ops->put(e.ep, x, n));
+		rebase(x, n, true, e.mem, ref);
+		apply(x, n);
+		n = random_batch(&seed, x, local, e.mem, MEM);
+		memcpy(want, local, MEM);
+		RANK_OK(r, row->ops->get(e.ep, x, n));
+		rebase(x, n, false, e.mem, ref);
+		rebase(x, n, true, local, want);
+		apply(x, n);
+		RANK_ASSERT(r, memcmp(local, want, MEM) == 0);
+	}
+	rank_barrier(r);
+	uint64_t mine = digest(ref, MEM), all[2];
+	rank_gather(r, &mine, sizeof(mine), all);
+	initiator_down(&e);
+	free(ref);
+	free(local);
+	free(want);
+}
+
+/* Every small size and those around powers of two, at many alignments; not a byte beside. */
+static void sizes(struct rank *r, const struct row *row)
+{
+	struct end e;
+
+	if (r->rank == 0) {
+		be_target(r, row, false);
+		return;
+	}
+	initiator_up(r, &e, row);
+	char *src = buffer(r, MEM), *back = buffer(r, MEM);
+	fill(src, MEM, r->seed);
+	for (size_t step = 0; step < 300 + 3 * 22; step++) {
+		size_t len = step < 300 ? step + 1 : (2ul << (step - 300) / 3) + (step % 3) - 1;
+		size_t a = len % 67, b = len % 61;
+		if (b + len + 64 > MEM)
+			continue;
+		struct smem_xfer clear = {
+		    .dst = e.mem, .src = src, .width = b + len + 64, .height = 1};
+		struct smem_xfer put = {
+		    .dst = e.mem + b, .src = src + a, .width = len, .height = 1};
+		struct smem_xfer get = {
+		    .dst = back, .src = e.mem, .width = b + len + 64, .height = 1};
+		RANK_OK(r, row->ops->put(e.ep, &clear, 1));
+		RANK_OK(r, row->ops->put(e.ep, &put, 1));
+		RANK_OK(r, row->ops->get(e.ep, &get, 1));
+		check_equal(r, back, src, b, "before");
+		check_equal(r, back + b, src + a, len, "inside");
+		check_equal(r, back + b + len, src + b + len, 64, "behind");
+	}
+	rank_barrier(r);
+	initiator_down(&e);
+	free(src);
+	free(back);
+}
+
+#define MANY 100000ul
+
+/* A batch of very many pieces, apart and touching each other. */
+static void many_pieces(struct rank *r, const struct row *row)
+{
+	struct end e;
+
+	if (r->rank == 0) {
+		be_target(r, row, false);
+		return;
+	}
+	initiator_up(r, &e, row);
+	struct smem_xfer *x = calloc(MANY, sizeof(*x));
+	char *src = buffer(r, MEM), *back = buffer(r, MEM);
+	fill(src, MEM, r->seed);
+	for (size_t gap = 0; gap <= 64; gap += 64) {
+		for (size_t i = 0; i < MANY; i++)
+			x[i] = (struct smem_xfer){.dst = e.mem + i * (64 + gap),
+						  .src = src + (MANY - 1 - i) * 64,
+						  .width = 64,
+						  .height = 1};
+		RANK_OK(r, row->ops->put(e.ep, x, MANY));
+		struct smem_xfer get = {.dst = back,
+					.src = e.mem,
+					.dpitch = 64,
+					.spitch = 64 + gap,
+					.width = 64,
+					.height = MANY};
+		RANK_OK(r, row->ops->get(e.ep, &get, 1));
+		for (size_t i = 0; i < MANY; i++)
+			RANK_ASSERT(r, memcmp(back + i * 64, src + (MANY - 1 - i) * 64, 64) == 0);
+	}
+	rank_barrier(r);
+	initiator_down(&e);
+	free(x);
+	free(src);
+	free(back);
+}
+
+#define THREADS 4
+
+struct worker {
+	struct rank *r;
+	struct end *e;
+	size_t part;
+	int32_t code;
+};
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	size_t len = MEM / THREADS / w->r->size;
+	char *at = w->e->mem + (w->r->rank * THREADS + w->part) * len;
+	char *src = malloc(len), *back = malloc(len);
+	uint64_t seed = w->r->seed + w->part;
+
+	for (int i = 0; i < 30 && w->code == 0; i++) {
+		size_t n = 1 + rank_random(&seed) % len;
+		struct smem_xfer put = {.dst = at, .src = src, .width = n, .height = 1};
+		struct smem_xfer get = {.dst = back, .src = at, .width = n, .height = 1};
+		fill(src, n < 4096 ? n : 4096, seed);
+		memset(back, 0, n);
+		w->code = w->e->row->ops->put(w->e->ep, &put, 1);
+		if (w->code == 0)
+			w->code = w->e->row->ops->get(w->e->ep, &get, 1);
+		if (w->code == 0 && memcmp(src, back, n) != 0)
+			w->code = 1;
+	}
+	free(src);
+	free(back);
+	return NULL;
+}
+
+/* Several threads of several processes through one endpoint each. */
+static void threads(struct rank *r, const struct row *row)
+{
+	struct end e;
+	struct worker w[THREADS];
+	pthread_t tid[THREADS];
+
+	if (r->rank == 0) {
+		be_target(r, row, false);
+		return;
+	}
+	initiator_up(r, &e, row);
+	for (size_t i = 0; i < THREADS; i++) {
+		w[i] = (struct worker){.r = r, .e = &e, .part = i};
+		RANK_ASSERT(r, pthread_create(&tid[i], NULL, work, &w[i]) == 0);
+	}
+	for (size_t i = 0; i < THREADS; i++) {
+		pthread_join(tid[i], NULL);
+		RANK_CODE(r, w[i].code, 0);
+	}
+	rank_barrier(r);
+	initiator_down(&e);
+}
+
+/* The target is killed under traffic: calls end with SMEM_PEER_LOST, and go on doing so. */
+static void killed(struct rank *r, const struct row *row)
+{
+	struct end e;
+	int32_t code = SMEM_OK;
+
+	if (r->rank == 0) {
+		rank_may_die(r);
+		target_up(r, &e, row);
+		rank_meet(r, "never", 3);
+	}
+	initiator_up(r, &e, row);
+	char *src = buffer(r, MEM);
+	fill(src, MEM, r->seed);
+	struct smem_xfer x = {.dst = e.mem, .src = src, .width = MEM, .height = 1};
+	for (int i = 0; i < 20; i++)
+		RANK_OK(r, row->ops->put(e.ep, &x, 1));
+	rank_kill(r, 0);
+	uint64_t until = rank_ms() + PATIENCE_MS;
+	while (code == SMEM_OK && rank_ms() < until)
+		code = row->ops->put(e.ep, &x, 1);
+	RANK_CODE(r, code, SMEM_PEER_LOST);
+	RANK_ASSERT(r, strstr(err_detail(), "rank 0"));
+	x = (struct smem_xfer){.dst = src, .src = e.mem, .width = 1, .height = 1};
+	RANK_CODE(r, row->ops->get(e.ep, &x, 1), SMEM_PEER_LOST);
+	initiator_down(&e);
+	free(src);
+}
+
+/* A stopped process is not a lost one. */
+static void paused(struct rank *r, const struct row *row)
+{
+	struct end e;
+	char src[100], back[100];
+
+	if (r->rank == 0) {
+		be_target(r, row, false);
+		return;
+	}
+	initiator_up(r, &e, row);
+	fill(src, sizeof(src), r->seed);
+	struct smem_xfer put = {.dst = e.mem, .src = src, .width = sizeof(src), .height = 1};
+	struct smem_xfer get = {.dst = back, .src = e.mem, .width = sizeof(src), .height = 1};
+	rank_stop(r, 0);
+	if (row->one_sided) {
+		RANK_OK(r, row->ops->put(e.ep, &put, 1));
+		RANK_OK(r, row->ops->get(e.ep, &get, 1));
+		RANK_ASSERT(r, memcmp(src, back, sizeof(src)) == 0);
+	}
+	rank_cont(r, 0);
+	RANK_OK(r, row->ops->put(e.ep, &put, 1));
+	rank_barrier(r);
+	initiator_down(&e);
+}
+
+/* One byte too many: an error that names the range, and the path stays good. */
+static void outside(struct rank *r, const struct row *row)
+{
+	struct end e;
+	char buf[2 * PAGE], where[32];
+
+	if (r->rank == 0) {
+		be_target(r, row, false);
+		return;
+	}
+	initiator_up(r, &e, row);
+	memset(buf, 7, sizeof(buf));
+	struct smem_xfer x[2] = {
+	    {.dst = e.mem, .src = buf, .width = 10, .height = 1},
+	    {.dst = e.mem + MEM - PAGE, .src = buf, .width = PAGE + 1, .height = 1},
+	};
+	if (row->faults) {
+		RANK_CODE(r, row->ops->put(e.ep, x, 2), SMEM_IO);
+		snprintf(where, sizeof(where), "%p", (void *)(e.mem + MEM));
+		RANK_ASSERT(r, strstr(err_detail(), "rank 0"));
+		RANK_ASSERT(r, strstr(err_detail(), where));
+		x[0] = (struct smem_xfer){.dst = buf, .src = e.mem + MEM, .width = 1, .height = 1};
+		RANK_CODE(r, row->ops->get(e.ep, x, 1), SMEM_IO);
+	}
+	x[0] = (struct smem_xfer){.dst = e.mem, .src = buf, .width = PAGE, .height = 1};
+	RANK_OK(r, row->ops->put(e.ep, x, 1));
+	rank_barrier(r);
+	initiator_down(&e);
+}
+
+/* Peers that are not there, or not what they say, are refused with a reason and in time. */
+static void nobody(struct rank *r, const struct row *row)
+{
+	struct end e;
+	struct endpoint *ep = NULL;
+
+	local_up(r, &e, row);
+	e.card.agent = *agent_own();
+	size_t len = sizeof(e.card.addr);
+	RANK_OK(r, row->ops->address(e.card.addr, &len));
+	e.card.len = len;
+	struct transport_peer peer = peer_of(&e);
+	peer.addr = NULL;
+	peer.addr_len = 0;
+	peer.agent_conn = NULL;
+	RANK_CODE(r, row->ops->connect(&peer, deadline_in_ms(1000), &ep), SMEM_UNREACHABLE);
+	RANK_ASSERT(r, strlen(err_detail()) > 5);
+	if (len > 0) { /* garbage for an address */
+		memset(e.card.addr, 0xa5, len);
+		peer = peer_of(&e);
+		RANK_CODE(r, row->ops->connect(&peer, deadline_in_ms(1000), &ep), SMEM_UNREACHABLE);
+		peer.addr_len = len - 1;
+		RANK_CODE(r, row->ops->connect(&peer, deadline_in_ms(1000), &ep), SMEM_UNREACHABLE);
+	}
+	RANK_ASSERT(r, !ep);
+	row->ops->close(NULL);
+	local_down(&e);
+}
+
+/* The fake that reaches nobody keeps to the contract as well. */
+static void refuses(struct rank *r, const struct row *row)
+{
+	nobody(r, row);
+}
+static const struct row row_none = {&transport_none, false, false, false};
+
+#define FOR_ROW(t, c)                                                                              \
+	static void t##_##c(struct rank *r)                                                        \
+	{                                                                                          \
+		c(r, &row_##t);                                                                    \
+	}
+#define ROW(t)                                                                                     \
+	FOR_ROW(t, random_pieces)                                                                  \
+	FOR_ROW(t, sizes)                                                                          \
+	FOR_ROW(t, many_pieces)                                                                    \
+	FOR_ROW(t, threads)                                                                        \
+	FOR_ROW(t, killed)                                                                         \
+	FOR_ROW(t, paused)                                                                         \
+	FOR_ROW(t, outside)                                                                        \
+	FOR_ROW(t, nobody)
+
+ROW(direct)
+ROW(cma)
+FOR_ROW(none, refuses)
+
+#define CASES(t)                                                                                   \
+	{.name = #t "_random_pieces", .fn = t##_random_pieces, .sizes = {2}},                      \
+	    {.name = #t "_sizes", .fn = t##_sizes, .sizes = {2}},                                  \
+	    {.name = #t "_many_pieces", .fn = t##_many_pieces, .sizes = {2}},                      \
+	    {.name = #t "_threads", .fn = t##_threads, .sizes = {2, 4}},                           \
+	    {.name = #t "_killed", .fn = t##_killed, .sizes = {2}},                                \
+	    {.name = #t "_paused", .fn = t##_paused, .sizes = {2}},                                \
+	    {.name = #t "_outside", .fn = t##_outside, .sizes = {2}},                              \
+	{                                                                                          \
+		.name = #t "_nobody", .fn = t##_nobody, .sizes = { 1 }                             \
+	}
+
+static const struct ranks_case cases[] = {
+    CASES(direct),
+    CASES(cma),
+    {.name = "none_refuses", .fn = none_refuses, .sizes = {1}},
+};
+
+int main(int argc, char **argv)
+{
+	return ranks_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
+}
