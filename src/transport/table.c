@@ -5,5 +5,6 @@
 const struct transport_ops *const transport_table[] = {
     &transport_direct,
     &transport_cma,
+    &transport_ofi,
     NULL,
 };

@@ -33,6 +33,7 @@ struct row {
 
 static const struct row row_direct = {&transport_direct, true, true, false};
 static const struct row row_cma = {&transport_cma, false, true, true};
+static const struct row row_ofi = {&transport_ofi, false, false, false};
 
 /* What the target publishes. */
 struct card {
@@ -570,6 +571,7 @@ static const struct row row_none = {&transport_none, false, false, false};
 
 ROW(direct)
 ROW(cma)
+ROW(ofi)
 FOR_ROW(none, refuses)
 
 #define CASES(t)                                                                                   \
@@ -587,6 +589,7 @@ FOR_ROW(none, refuses)
 static const struct ranks_case cases[] = {
     CASES(direct),
     CASES(cma),
+    CASES(ofi),
     {.name = "none_refuses", .fn = none_refuses, .sizes = {1}},
 };
 

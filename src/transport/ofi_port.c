@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The thread polls while something comes in and a little longer, because who sleeps pays a wake-up
+ * on the next message; then it blocks on the queues' descriptors, at most a second at a time. Data
+ * that lands makes no completion here, so "something came" is what poll(2) says.
+ */
+#include "transport/ofi_port.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "util/cleanup.h"
+#include "util/clock.h"
+#include "util/err.h"
+#include "util/fd.h"
+#include "util/log.h"
+#include "util/thread.h"
+
+#define PORTS_MAX 16u
+#define SPIN_NS	  50000u /* about what a wake-up costs */
+#define BLOCK_MS  1000
+#define DRAIN_MAX 16 /* completions in a row; a target has none but errors */
+
+static struct {
+	pthread_mutex_t lock; /* list, count, stop */
+	struct ofi_port *list;
+	unsigned count;
+	bool stop, running;
+	pthread_t thread;
+	int wake;
+} ports = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = -1};
+
+static void wake_thread(void)
+{
+	uint64_t one = 1;
+
+	if (ports.wake >= 0 && write(ports.wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		LOG_WARN("ofi", "cannot wake the progress thread: errno %d", errno);
+}
+
+static void port_progress(struct ofi_port *p)
+{
+	struct fi_cq_err_entry e;
+	struct fi_cq_entry done;
+
+	LOCKED(&p->lock);
+	for (int i = 0; i < DRAIN_MAX; i++) {
+		ssize_t n = fi_cq_read(p->dom.cq, &done, 1);
+		if (n == -FI_EAVAIL) {
+			e = (struct fi_cq_err_entry){0};
+			if (fi_cq_readerr(p->dom.cq, &e, 0) > 0)
+				LOG_DEBUG("ofi", "target: %s", fi_strerror(e.err));
+		} else if (n <= 0) {
+			return;
+		}
+	}
+}
+
+static bool port_may_sleep(struct ofi_port *p)
+{
+	LOCKED(&p->lock);
+	return ofi_domain_may_sleep(&p->dom);
+}
+
+/* All ports' descriptors, and the wake-up's as the first. */
+static unsigned snapshot(struct ofi_port *at[PORTS_MAX], struct pollfd fds[PORTS_MAX + 1])
+{
+	unsigned n = 0;
+
+	fds[0] = (struct pollfd){.fd = ports.wake, .events = POLLIN};
+	LOCKED(&ports.lock);
+	for (struct ofi_port *p = ports.list; p && n < PORTS_MAX; p = p->next) {
+		at[n++] = p;
+		fds[n] = (struct pollfd){.fd = p->dom.wait_fd, .events = POLLIN};
+	}
+	return n;
+}
+
+static bool stopping(void)
+{
+	LOCKED(&ports.lock);
+	return ports.stop;
+}
+
+static void *serve(void *arg)
+{
+	struct pollfd fds[PORTS_MAX + 1];
+	struct ofi_port *at[PORTS_MAX];
+	uint64_t active = clock_ns(), word;
+	unsigned n = snapshot(at, fds);
+
+	(void)arg;
+	for (;;) {
+		bool sleep = clock_ns() - active > SPIN_NS;
+		for (unsigned i = 0; i < n; i++) {
+			port_progress(at[i]);
+			sleep = sleep && port_may_sleep(at[i]);
+		}
+		int ready = poll(fds, n + 1, sleep ? BLOCK_MS : 0);
+		if (ready > 0)
+			active = clock_ns();
+		else if (!sleep)
+			sched_yield();
+		if (!(fds[0].revents & POLLIN))
+			continue;
+		if (read(ports.wake, &word, sizeof(word)) < 0 && errno != EAGAIN)
+			LOG_WARN("ofi", "progress thread: errno %d", errno);
+		if (stopping())
+			return NULL;
+		n = snapshot(at, fds);
+	}
+}
+
+static int32_t start_thread(void)
+{
+	if (ports.running)
+		return SMEM_OK;
+	ports.wake = fd_own(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (ports.wake < 0)
+		return smem_errno(SMEM_NEW_OBJECT_FAILED, errno, "eventfd");
+	ports.stop = false;
+	int32_t r = thread_start(&ports.thread, "smem-rma", serve, NULL);
+	if (r != SMEM_OK)
+		fd_close(&ports.wake);
+	ports.running = r == SMEM_OK;
+	return r;
+}
+
+int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret)
+{
+	struct ofi_port *p;
+
+	for (p = ports.list; p; p = p->next) {
+		if (p->dom.offer == offer) {
+			*ret = p;
+			return SMEM_OK;
+		}
+	}
+	if (ports.count == PORTS_MAX)
+		return smem_err(SMEM_NEW_OBJECT_FAILED, "more than %u local addresses in use",
+				PORTS_MAX);
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return smem_err(SMEM_MALLOC_FAILED, "port");
+	pthread_mutex_init(&p->lock, NULL);
+	int32_t r = ofi_domain_open(offer, &p->dom);
+	if (r == SMEM_OK)
+		r = start_thread();
+	if (r != SMEM_OK) {
+		ofi_domain_close(&p->dom);
+		free(p);
+		return r;
+	}
+	pthread_mutex_lock(&ports.lock);
+	p->next = ports.list;
+	ports.list = p;
+	ports.count++;
+	pthread_mutex_unlock(&ports.lock);
+	wake_thread();
+	*ret = p;
+	return SMEM_OK;
+}
+
+void ofi_ports_stop(void)
+{
+	if (ports.running) {
+		pthread_mutex_lock(&ports.lock);
+		ports.stop = true;
+		pthread_mutex_unlock(&ports.lock);
+		wake_thread();
+		pthread_join(ports.thread, NULL);
+		fd_close(&ports.wake);
+		ports.running = false;
+	}
+	while (ports.list) {
+		struct ofi_port *p = ports.list;
+		ports.list = p->next;
+		ofi_domain_close(&p->dom);
+		free(p);
+	}
+	ports.count = 0;
+}
+
+void ofi_ports_forget(void)
+{
+	pthread_mutex_init(&ports.lock, NULL);
+	ports.list = NULL;
+	ports.count = 0;
+	ports.running = false;
+	ports.wake = -1;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ports: where this process is a target. One domain a provider and local address, with one endpoint
+ * for each initiator, and one thread that serves them all: no provider moves a byte into memory
+ * unless somebody calls it.
+ */
+#ifndef TRANSPORT_OFI_PORT_H
+#define TRANSPORT_OFI_PORT_H
+
+#include <pthread.h>
+
+#include "transport/ofi_fabric.h"
+
+struct ofi_port {
+	struct ofi_port *next;
+	pthread_mutex_t lock; /* of the domain and all in it */
+	struct ofi_domain dom;
+};
+
+/* The port of that offer, made if need be. One thread at a time. */
+int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret);
+
+/* Stop the thread and close all; their endpoints and memory are closed already. */
+void ofi_ports_stop(void);
+
+/* After fork, in the child. */
+void ofi_ports_forget(void);
+
+#endif
