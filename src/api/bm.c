@@ -1,60 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Big memory: arguments, handles, and which codes they give; the pool does the rest. The service's
- * own state is its membership of the world: one OPEN (or, for static auto-ranking, LOBBY) group of
- * the store whose member numbers are the ranks, so that a rank is exclusive while its process lives
- * and free as soon as it is lost.
+ * Big memory: arguments, handles, and which codes they give. The service's own state is its place
+ * in the world and the ids that are taken in this process; the pool does the rest.
  */
 #include "smem_bm.h"
 
-#include <arpa/inet.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/bm_object.h"
 #include "api/export.h"
-#include "api/handle.h"
 #include "api/service.h"
-#include "core/copy.h"
-#include "core/pool.h"
+#include "core/world.h"
 #include "util/cleanup.h"
 #include "util/limits.h"
 #include "util/log.h"
 
-#define NO_RANK UINT32_MAX
-
-struct bm {
-	uint32_t id;
-	struct pool *pool;
-	uint32_t control_timeout; /* seconds */
-	struct bm *next;	  /* in state.list */
-};
-
-/* What smem_bm_init() brought up; valid while the service is. */
-struct world {
-	struct store_url url;
-	uint32_t size;
-	uint16_t device;
-	smem_bm_config_t config;
-	struct store *store;
-	struct store_group *group; /* NULL: only the store is hosted here */
-	uint32_t rank;
-	bool has_space;
-};
-
 static struct {
-	struct world world;
+	struct world world; /* as these two, what init brought up; valid while the service is */
+	smem_bm_config_t config;
 	_Atomic uint32_t rank; /* of the world; for readers without the service's gate */
 	pthread_mutex_t lock;  /* list */
 	struct bm *list;       /* what exists or is being created; ids are unique in it */
-} state = {.rank = NO_RANK, .lock = PTHREAD_MUTEX_INITIALIZER};
+} state = {.rank = WORLD_NO_RANK, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void forget(void)
 {
 	memset(&state.world, 0, sizeof(state.world));
-	atomic_store(&state.rank, NO_RANK);
+	atomic_store(&state.rank, WORLD_NO_RANK);
 	pthread_mutex_init(&state.lock, NULL);
 	state.list = NULL;
 }
@@ -123,119 +98,19 @@ static enum store_role store_role(const smem_bm_config_t *c)
 	return c->rankId == 0 ? STORE_HOST : STORE_CONNECT;
 }
 
-/* By what ranks are numbered: family, address, device; bytewise. */
-struct sort_key {
-	uint8_t family; /* 4 or 6 */
-	uint8_t addr[16];
-	uint8_t device[2];
-};
-_Static_assert(sizeof(struct sort_key) == 19, "wire layout");
-
-static int32_t make_sort_key(const struct world *w, struct sort_key *ret)
+static enum world_ranking ranking(const smem_bm_config_t *c)
 {
-	struct sockaddr_storage ss;
-	socklen_t len = sizeof(ss);
-	struct sort_key key = {.device = {(uint8_t)(w->device >> 8), (uint8_t)w->device}};
-
-	int32_t r = store_local_addr(w->store, &ss, &len);
-	if (r != SMEM_OK)
-		return r;
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&ss;
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&ss;
-	key.family = ss.ss_family == AF_INET ? 4 : 6;
-	if (ss.ss_family == AF_INET) {
-		memcpy(key.addr, &v4->sin_addr, 4);
-	} else if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-		key.family = 4;
-		memcpy(key.addr, v6->sin6_addr.s6_addr + 12, 4);
-	} else {
-		memcpy(key.addr, &v6->sin6_addr, 16);
-	}
-	*ret = key;
-	return SMEM_OK;
-}
-
-/* A loss in the world shows in the pools' groups, where it matters. */
-static void world_event(void *arg, const struct store_event *e)
-{
-	(void)arg;
-	if (e->kind == STORE_EVENT_LOST)
-		LOG_INFO("bm", "rank %u is lost", e->member);
-}
-
-static int32_t world_conflict(const struct world *w, const struct store_conflict *c)
-{
-	uint32_t theirs = 0;
-
-	if (c->spec.len == sizeof(theirs))
-		memcpy(&theirs, c->spec.data, sizeof(theirs));
-	return smem_err(SMEM_INVALID_PARAM, "worldSize %u, the world at %s has %u (rank %u)",
-			w->size, w->url.text, theirs, c->member);
-}
-
-static int32_t enter_world(struct world *w, struct deadline deadline)
-{
-	const smem_bm_config_t *c = &w->config;
-	struct store_conflict conflict = {0};
-	struct sort_key key;
-
-	int32_t r = make_sort_key(w, &key);
-	if (r != SMEM_OK)
-		return r;
-	struct store_enter e = {
-	    .name = "bm/world",
-	    .mode = c->autoRanking && !c->dynamicWorldSize ? STORE_GROUP_LOBBY : STORE_GROUP_OPEN,
-	    .member = c->autoRanking ? STORE_MEMBER_ANY : c->rankId,
-	    .size = w->size,
-	    .numbers = w->size,
-	    .spec = &w->size,
-	    .spec_len = sizeof(w->size),
-	    .sort = &key,
-	    .sort_len = sizeof(key),
-	    .fn = world_event,
-	};
-	r = store_group_enter(w->store, &e, deadline, &conflict, &w->group);
-	if (r == SMEM_INVALID_PARAM)
-		r = world_conflict(w, &conflict);
-	store_bytes_free(&conflict.spec);
-	store_bytes_free(&conflict.own_spec);
-	if (r == SMEM_OK)
-		w->rank = store_group_member(w->group);
-	return r;
-}
-
-static int32_t world_open(struct world *w)
-{
-	struct deadline deadline = deadline_in_s(w->config.initTimeout);
-
-	int32_t r = store_open(&w->url, store_role(&w->config), deadline, &w->store);
-	if (r != SMEM_OK || w->config.startConfigStoreOnly)
-		return r;
-	r = space_get();
-	if (r != SMEM_OK)
-		return r;
-	w->has_space = true;
-	r = space_tell(w->store, deadline);
-	if (r != SMEM_OK)
-		return r;
-	return enter_world(w, deadline);
-}
-
-/* Any prefix of world_open(). */
-static void world_close(struct world *w, uint32_t linger_ms)
-{
-	if (w->group)
-		store_group_leave(w->group, false, deadline_in_ms(linger_ms));
-	store_group_free(w->group);
-	if (w->has_space)
-		space_put();
-	store_close(w->store, linger_ms);
-	memset(w, 0, sizeof(*w));
+	if (!c->autoRanking)
+		return WORLD_GIVEN;
+	return c->dynamicWorldSize ? WORLD_FIRST_FREE : WORLD_TOGETHER;
 }
 
 /* Repeated init: nothing changes; say what would have been different. */
-static void warn_differences(const struct world *now, const struct world *w)
+static void warn_differences(const struct world_config *w, const smem_bm_config_t *b)
 {
+	const struct world_config *now = &state.world.config;
+	const smem_bm_config_t *a = &state.config;
+
 	if (strcmp(now->url.text, w->url.text) != 0)
 		LOG_WARN("bm", "smem_bm_init again: storeURL %s ignored, it is %s", w->url.text,
 			 now->url.text);
@@ -245,7 +120,6 @@ static void warn_differences(const struct world *now, const struct world *w)
 	if (now->device != w->device)
 		LOG_WARN("bm", "smem_bm_init again: deviceId %u ignored, it is %u", w->device,
 			 now->device);
-	const smem_bm_config_t *a = &now->config, *b = &w->config;
 	if (a->rankId != b->rankId)
 		LOG_WARN("bm", "smem_bm_init again: rankId %u ignored, it is %u", b->rankId,
 			 a->rankId);
@@ -263,26 +137,25 @@ static void warn_differences(const struct world *now, const struct world *w)
 static int32_t bm_init(const char *url, uint32_t size, uint16_t device,
 		       const smem_bm_config_t *config)
 {
-	struct world w = {.size = size, .device = device, .rank = NO_RANK};
+	struct world_config w = {.size = size, .device = device};
 
 	int32_t r = check_init(url, size, config, &w.url);
 	if (r != SMEM_OK)
 		return r;
-	w.config = *config;
+	w.role = store_role(config);
+	w.store_only = config->startConfigStoreOnly;
+	w.ranking = ranking(config);
+	w.rank = config->rankId;
 	LOCKED(&bm_service.lock);
 	if (service_is_up(&bm_service)) {
-		warn_differences(&state.world, &w);
+		warn_differences(&w, config);
 		return SMEM_OK;
 	}
-	r = world_open(&w);
-	if (r != SMEM_OK) {
-		char detail[900];
-		snprintf(detail, sizeof(detail), "%s", err_detail());
-		world_close(&w, INIT_LINGER_MS);
-		return smem_err(r, "%s", detail);
-	}
-	state.world = w;
-	atomic_store(&state.rank, w.rank);
+	r = world_open(&w, deadline_in_s(config->initTimeout), &state.world);
+	if (r != SMEM_OK)
+		return r;
+	state.config = *config;
+	atomic_store(&state.rank, state.world.rank);
 	service_up(&bm_service);
 	return SMEM_OK;
 }
@@ -312,7 +185,7 @@ SMEM_API void smem_bm_uninit(uint32_t flags)
 		return;
 	struct deadline deadline = deadline_in_ms(DESTROY_ACK_MS);
 	handle_each(HANDLE_BM, destroy_one, &deadline);
-	atomic_store(&state.rank, NO_RANK);
+	atomic_store(&state.rank, WORLD_NO_RANK);
 	world_close(&state.world, STORE_LINGER_MS);
 }
 
@@ -323,7 +196,7 @@ static int32_t get_rank(uint32_t *ret)
 	if (r != SMEM_OK)
 		return r;
 	*ret = atomic_load(&state.rank);
-	if (*ret == NO_RANK)
+	if (*ret == WORLD_NO_RANK)
 		return smem_err(SMEM_NOT_SUPPORTED,
 				"this process only hosts the store: it has no rank");
 	return SMEM_OK;
@@ -331,10 +204,10 @@ static int32_t get_rank(uint32_t *ret)
 
 SMEM_API uint32_t smem_bm_get_rank_id(void)
 {
-	uint32_t rank = NO_RANK;
+	uint32_t rank = WORLD_NO_RANK;
 
 	API_SCOPE(s);
-	return err_leave(&s, get_rank(&rank)) == SMEM_OK ? rank : NO_RANK;
+	return err_leave(&s, get_rank(&rank)) == SMEM_OK ? rank : WORLD_NO_RANK;
 }
 
 /* ---- create, destroy ---- */
@@ -402,15 +275,15 @@ static int32_t create_pool(struct bm *bm, uint32_t members, uint64_t dram, uint6
 	    .name = name,
 	    .store = w->store,
 	    .mode = STORE_GROUP_OPEN,
-	    .world = w->size,
-	    .members = members ? members : w->size,
+	    .world = w->config.size,
+	    .members = members ? members : w->config.size,
 	    .rank = w->rank,
 	    .size = {[POOL_HBM] = hbm, [POOL_DRAM] = dram},
 	    .size_name = {[POOL_HBM] = "localHBMSize", [POOL_DRAM] = "localDRAMSize"},
 	    .members_name = "memberSize",
 	    .gate = handle_gate(handle),
 	};
-	return pool_create(&config, deadline_in_s(w->config.createTimeout), &bm->pool);
+	return pool_create(&config, deadline_in_s(state.config.createTimeout), &bm->pool);
 }
 
 /* In the service, with the id claimed. */
@@ -440,14 +313,14 @@ static int32_t create_inside(uint32_t id, uint32_t members, uint64_t dram, uint6
 	if (!w->group)
 		return smem_err(SMEM_NOT_SUPPORTED,
 				"this process only hosts the store (startConfigStoreOnly)");
-	if (members > w->size)
+	if (members > w->config.size)
 		return smem_err(SMEM_INVALID_PARAM, "memberSize %u, worldSize is %u", members,
-				w->size);
+				w->config.size);
 	struct bm *bm = calloc(1, sizeof(*bm));
 	if (!bm)
 		return smem_err(SMEM_MALLOC_FAILED, "object %u", id);
 	bm->id = id;
-	bm->control_timeout = w->config.controlOperationTimeout;
+	bm->control_timeout = state.config.controlOperationTimeout;
 	int32_t r = list_add(bm);
 	if (r == SMEM_OK) {
 		r = create_claimed(bm, members, dram, hbm, ret);
@@ -502,8 +375,7 @@ static int32_t unknown_handle(smem_bm_t handle)
 	return smem_err(SMEM_INVALID_PARAM, "handle %p is no BM object (destroyed?)", handle);
 }
 
-static int32_t null_handle(void) __attribute__((cold));
-static int32_t null_handle(void)
+int32_t bm_null_handle(void)
 {
 	return smem_err(SMEM_INVALID_PARAM, "handle is NULL");
 }
@@ -513,7 +385,7 @@ static int32_t bm_destroy(smem_bm_t handle)
 	uint32_t ticket;
 
 	if (!handle)
-		return null_handle();
+		return bm_null_handle();
 	int32_t r = service_enter(&bm_service, &ticket);
 	if (r != SMEM_OK)
 		return r;
@@ -534,8 +406,7 @@ SMEM_API void smem_bm_destroy(smem_bm_t handle)
 
 /* ---- join, leave ---- */
 
-/* Steps 3 and 4 of every call on an object. waiting: it may be long inside, see api/handle.h. */
-static int32_t enter(smem_bm_t handle, bool waiting, struct handle_ref *ref, struct bm **ret)
+int32_t bm_enter(smem_bm_t handle, bool waiting, struct handle_ref *ref, struct bm **ret)
 {
 	int32_t r = service_check(&bm_service);
 
@@ -551,10 +422,10 @@ static int32_t bm_join(smem_bm_t handle, void **ret)
 	struct bm *bm;
 
 	if (!handle)
-		return null_handle();
+		return bm_null_handle();
 	if (!ret)
 		return smem_err(SMEM_INVALID_PARAM, "localGvaAddress is NULL");
-	int32_t r = enter(handle, true, &ref, &bm);
+	int32_t r = bm_enter(handle, true, &ref, &bm);
 	if (r != SMEM_OK)
 		return r;
 	r = pool_join(bm->pool, deadline_in_s(bm->control_timeout));
@@ -578,8 +449,8 @@ static int32_t bm_leave(smem_bm_t handle)
 	struct bm *bm;
 
 	if (!handle)
-		return null_handle();
-	int32_t r = enter(handle, true, &ref, &bm);
+		return bm_null_handle();
+	int32_t r = bm_enter(handle, true, &ref, &bm);
 	if (r != SMEM_OK)
 		return r;
 	r = pool_leave(bm->pool, deadline_in_s(bm->control_timeout));
@@ -618,7 +489,7 @@ static int32_t bm_size(smem_bm_t handle, smem_bm_mem_type type, uint64_t *ret)
 	struct handle_ref ref;
 	struct bm *bm;
 
-	int32_t r = enter(handle, false, &ref, &bm);
+	int32_t r = bm_enter(handle, false, &ref, &bm);
 	if (r != SMEM_OK)
 		return r;
 	*ret = bm->pool->window[kind_of(bm->pool, type)].size;
@@ -631,7 +502,7 @@ SMEM_API uint64_t smem_bm_get_local_mem_size(smem_bm_t handle)
 	uint64_t size = 0;
 
 	API_SCOPE(s);
-	err_leave(&s, handle ? bm_size(handle, SMEM_MEM_TYPE_BUTT, &size) : null_handle());
+	err_leave(&s, handle ? bm_size(handle, SMEM_MEM_TYPE_BUTT, &size) : bm_null_handle());
 	return size;
 }
 
@@ -640,7 +511,7 @@ SMEM_API uint64_t smem_bm_get_local_mem_size_by_mem_type(smem_bm_t handle, smem_
 	uint64_t size = 0;
 
 	API_SCOPE(s);
-	int32_t r = handle ? check_mem_type(memType) : null_handle();
+	int32_t r = handle ? check_mem_type(memType) : bm_null_handle();
 	err_leave(&s, r == SMEM_OK ? bm_size(handle, memType, &size) : r);
 	return size;
 }
@@ -664,7 +535,7 @@ static int32_t bm_ptr(smem_bm_t handle, smem_bm_mem_type type, uint16_t rank, vo
 	struct handle_ref ref;
 	struct bm *bm;
 
-	int32_t r = enter(handle, false, &ref, &bm);
+	int32_t r = bm_enter(handle, false, &ref, &bm);
 	if (r != SMEM_OK)
 		return r;
 	r = slot_of(bm->pool, type, rank, ret);
@@ -678,7 +549,7 @@ SMEM_API void *smem_bm_ptr(smem_bm_t handle, uint16_t peerRankId)
 
 	API_SCOPE(s);
 	err_leave(&s,
-		  handle ? bm_ptr(handle, SMEM_MEM_TYPE_BUTT, peerRankId, &ptr) : null_handle());
+		  handle ? bm_ptr(handle, SMEM_MEM_TYPE_BUTT, peerRankId, &ptr) : bm_null_handle());
 	return ptr;
 }
 
@@ -688,103 +559,7 @@ SMEM_API void *smem_bm_ptr_by_mem_type(smem_bm_t handle, smem_bm_mem_type memTyp
 	void *ptr = NULL;
 
 	API_SCOPE(s);
-	int32_t r = handle ? check_mem_type(memType) : null_handle();
+	int32_t r = handle ? check_mem_type(memType) : bm_null_handle();
 	err_leave(&s, r == SMEM_OK ? bm_ptr(handle, memType, peerRankId, &ptr) : r);
 	return ptr;
-}
-
-/* ---- copies ---- */
-
-static int32_t check_type(smem_bm_copy_type t, enum copy_way *ret)
-{
-	switch (t) {
-	case SMEMB_COPY_L2G:
-	case SMEMB_COPY_H2G:
-		*ret = COPY_TO_GLOBAL;
-		return SMEM_OK;
-	case SMEMB_COPY_G2L:
-	case SMEMB_COPY_G2H:
-		*ret = COPY_FROM_GLOBAL;
-		return SMEM_OK;
-	case SMEMB_COPY_L2GH:
-	case SMEMB_COPY_GH2L:
-	case SMEMB_COPY_GH2H:
-	case SMEMB_COPY_H2GH:
-	case SMEMB_COPY_G2G:
-	case SMEMB_COPY_AUTO:
-		return smem_err(SMEM_NOT_SUPPORTED, "copy type %d is not offered", (int)t);
-	default:
-		return smem_err(SMEM_INVALID_PARAM, "copy type %d, want 0..3", (int)t);
-	}
-}
-
-static int32_t zero_param(const char *name) __attribute__((cold));
-static int32_t zero_param(const char *name)
-{
-	return smem_err(SMEM_INVALID_PARAM, "params->%s is 0", name);
-}
-
-static int32_t check_xfer(const struct smem_xfer *x, bool flat)
-{
-	if (!x->src)
-		return smem_err(SMEM_INVALID_PARAM, "params->src is NULL");
-	if (!x->dst)
-		return smem_err(SMEM_INVALID_PARAM, "params->dest is NULL");
-	if (x->width == 0)
-		return zero_param(flat ? "count" : "width");
-	return x->height == 0 ? zero_param("height") : SMEM_OK;
-}
-
-static int32_t bm_move(smem_bm_t handle, const struct smem_xfer *x, smem_bm_copy_type t, bool flat)
-{
-	struct handle_ref ref;
-	enum copy_way way = COPY_TO_GLOBAL;
-	struct bm *bm;
-
-	int32_t r = enter(handle, false, &ref, &bm);
-	if (r != SMEM_OK)
-		return r;
-	r = check_type(t, &way);
-	if (r == SMEM_OK)
-		r = check_xfer(x, flat);
-	if (r == SMEM_OK)
-		r = copy_run(bm->pool, way, x, 1);
-	handle_exit(&ref);
-	return r;
-}
-
-static int32_t null_params(smem_bm_t handle) __attribute__((cold));
-static int32_t null_params(smem_bm_t handle)
-{
-	return handle ? smem_err(SMEM_INVALID_PARAM, "params is NULL") : null_handle();
-}
-
-SMEM_API int32_t smem_bm_copy(smem_bm_t handle, smem_copy_params *params, smem_bm_copy_type t,
-			      uint32_t flags)
-{
-	API_SCOPE(s);
-	(void)flags;
-	if (!handle || !params)
-		return err_leave(&s, null_params(handle));
-	struct smem_xfer x = {
-	    .dst = params->dest, .src = params->src, .width = params->count, .height = 1};
-	return err_leave(&s, bm_move(handle, &x, t, true));
-}
-
-SMEM_API int32_t smem_bm_copy_2d(smem_bm_t handle, smem_copy_2d_params *params, smem_bm_copy_type t,
-				 uint32_t flags)
-{
-	API_SCOPE(s);
-	(void)flags;
-	if (!handle || !params)
-		return err_leave(&s, null_params(handle));
-	struct smem_xfer x = {
-	    .dst = params->dest,
-	    .src = params->src,
-	    .dpitch = params->dpitch,
-	    .spitch = params->spitch,
-	    .width = params->width,
-	    .height = params->height,
-	};
-	return err_leave(&s, bm_move(handle, &x, t, false));
 }

@@ -237,7 +237,6 @@ static void before_init(struct rank *r)
 	handle_rows(r, NULL, false);
 	handle_rows(r, (void *)1, false);
 	handle_rows(r, &local, false);
-	null_rows(r, NULL);
 	null_rows(r, (void *)1);
 	create_rows(r);
 	RANK_ASSERT(r, !smem_bm_create(1, 1, SMEMB_DATA_OP_SDMA, SLOT, 0, 0));
