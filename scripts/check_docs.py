@@ -12,6 +12,7 @@ check_docs.py --write brings the table of docs/environment.md up to date.
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,12 @@ def programs(page):
     return [block for block in BLOCK.findall(read(page)) if re.search(r"^int main\(", block, re.MULTILINE)]
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def compile_and_run(build, cc, run):
     """Every whole program of every page compiles; those of README.md also run and end with 0."""
     problems = []
@@ -80,14 +87,14 @@ def compile_and_run(build, cc, run):
         for index, code in enumerate(programs(page), 1):
             with tempfile.TemporaryDirectory() as folder:
                 program = os.path.join(folder, "example")
-                command = cc + ["-x", "c", "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", os.path.join(ROOT, "include"),
+                command = cc + ["-x", "c", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-I", os.path.join(ROOT, "include"),
                                 "-o", program, "-", "-L", build, "-lmf_smem"]
                 result = subprocess.run(command, input=code, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         universal_newlines=True)
                 if result.returncode:
                     problems.append("%s, program %d does not compile:\n%s" % (page, index, result.stdout))
                 elif run and page == "README.md":
-                    result = subprocess.run([program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
+                    result = subprocess.run([program, "tcp://127.0.0.1:%d" % free_port()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
                                             universal_newlines=True, timeout=60)
                     if result.returncode:
                         problems.append("%s, program %d ends with %d:\n%s" % (page, index, result.returncode, result.stdout))

@@ -5,11 +5,21 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "demo.h"
+#include "info.h"
 #include "perf.h"
 #include "smem.h"
 #include "tool.h"
 
 static int cmd_help(int argc, char **argv);
+
+const struct child_entry child_entries[] = {
+    {"demo", demo_rank},
+    {"info", probe_child},
+    {"perf-bm", perf_bm_peer},
+    {"perf-bm-join", perf_bm_join},
+    {NULL, NULL},
+};
 
 static const struct command {
 	const char *name;

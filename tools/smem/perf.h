@@ -92,4 +92,8 @@ int perf_shm(struct perf *p);
 int perf_trans(struct perf *p);
 int perf_store(struct perf *p);
 
+/* Their processes, by name in child_entries[]. */
+int perf_bm_peer(struct child *c);
+int perf_bm_join(struct child *c);
+
 #endif

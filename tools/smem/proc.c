@@ -68,15 +68,15 @@ static int packet_recv(int sock, struct msg *ret)
 static void child_exec(const char *entry, size_t rank, size_t n, int sock, const char *const args[])
 {
 	char rank_text[24], n_text[24];
-	char *argv[CHILD_FIXED + CHILD_ARGS + 1] = {"smem", CHILD_WORD, (char *)(uintptr_t)entry,
-						    rank_text, n_text};
+	const char *argv[CHILD_FIXED + CHILD_ARGS + 1] = {"smem", CHILD_WORD, entry, rank_text,
+							  n_text};
 	size_t argc = CHILD_FIXED;
 	sigset_t none;
 
 	snprintf(rank_text, sizeof(rank_text), "%zu", rank);
 	snprintf(n_text, sizeof(n_text), "%zu", n);
 	for (size_t i = 0; args && args[i] && i < CHILD_ARGS; i++)
-		argv[argc++] = (char *)(uintptr_t)args[i];
+		argv[argc++] = args[i];
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
@@ -84,7 +84,7 @@ static void child_exec(const char *entry, size_t rank, size_t n, int sock, const
 	/* dup2 onto itself would leave close-on-exec set */
 	if (sock == CHILD_SOCK ? fcntl(sock, F_SETFD, 0) : dup2(sock, CHILD_SOCK) < 0)
 		_exit(127);
-	execv("/proc/self/exe", argv);
+	execv("/proc/self/exe", (char *const *)(uintptr_t)argv);
 	_exit(127);
 }
 
