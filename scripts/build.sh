@@ -53,4 +53,5 @@ elif [ $# -gt 0 ] && [ "$(cat "$options" 2>/dev/null)" != "$*" ]; then
 	run "$meson" configure "$build" "$@"
 	echo "$*" >"$options"
 fi
-run "$meson" compile -C "$build"
+ninja=$(command -v ninja || command -v ninja-build || command -v samu)
+run "$ninja" -C "$build"
