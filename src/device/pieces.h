@@ -81,4 +81,38 @@ static inline bool cursor_skip(struct cursor *c, size_t bytes)
 	return bytes == 0;
 }
 
+#define PARTS_MAX 64u
+
+/* A batch cut into parts of about equal size, for several threads. */
+struct parts {
+	struct cursor start[PARTS_MAX];
+	size_t count;
+	size_t per; /* bytes; whole cache lines */
+	size_t total;
+};
+
+/* Cut into parts of at least `want` bytes. total: of all pieces, not 0. */
+static inline void parts_cut(struct parts *p, const struct smem_xfer *x, size_t n, size_t total,
+			     size_t want)
+{
+	size_t count = total / want;
+	struct cursor c = {.x = x, .n = n};
+
+	count = count < 1 ? 1 : count < PARTS_MAX ? count : PARTS_MAX;
+	p->total = total;
+	p->per = ((total + count - 1) / count + 63) & ~(size_t)63;
+	p->count = (total + p->per - 1) / p->per;
+	for (size_t i = 0; i < p->count; i++) {
+		p->start[i] = c;
+		cursor_skip(&c, p->per);
+	}
+}
+
+static inline size_t part_bytes(const struct parts *p, size_t i)
+{
+	size_t left = p->total - i * p->per;
+
+	return left < p->per ? left : p->per;
+}
+
 #endif

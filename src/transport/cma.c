@@ -28,6 +28,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "device/crew.h"
 #include "device/pieces.h"
 #include "transport/guard.h"
 #include "transport/transport.h"
@@ -56,6 +57,11 @@ struct cma {
 	char name[64];
 };
 
+/* From here on helpers are asked, for parts of that size: the kernel's copy is slower than ours, so
+ * sooner than in device/copy.c. */
+#define CREW_MIN  (256u << 10)
+#define CREW_PART (128u << 10)
+
 enum direction { PUT, GET };
 
 /* One system call's worth. */
@@ -78,11 +84,16 @@ static int32_t cma_start(const void *route, size_t route_len)
 {
 	(void)route;
 	(void)route_len;
-	return guard_get();
+	int32_t r = guard_get();
+
+	if (r == SMEM_OK)
+		crew_get();
+	return r;
 }
 
 static void cma_stop(void)
 {
+	crew_put();
 	guard_put();
 }
 
@@ -200,14 +211,48 @@ static int32_t move(struct cma *e, enum direction dir, struct cursor at, size_t 
 	return SMEM_OK;
 }
 
+/* A large batch in parts, for helpers. */
+struct share {
+	struct cma *e;
+	enum direction dir;
+	struct parts parts;
+	_Atomic bool failed;
+};
+
+static void move_part(void *arg, size_t i)
+{
+	struct share *s = arg;
+
+	if (!atomic_load_explicit(&s->failed, memory_order_relaxed) &&
+	    move(s->e, s->dir, s->parts.start[i], part_bytes(&s->parts, i)) != SMEM_OK)
+		atomic_store(&s->failed, true);
+}
+
+static int32_t move_all(struct endpoint *ep, enum direction dir, const struct smem_xfer *x,
+			size_t n)
+{
+	struct share s = {.e = (struct cma *)ep, .dir = dir};
+	size_t total = pieces_bytes(x, n);
+	unsigned helpers = total >= CREW_MIN ? crew_spare() : 0;
+
+	if (helpers > 0) {
+		parts_cut(&s.parts, x, n, total, CREW_PART);
+		crew_run(move_part, &s, s.parts.count, helpers);
+		if (!atomic_load(&s.failed))
+			return SMEM_OK;
+		/* Once more on this thread, where the error belongs. */
+	}
+	return move(s.e, dir, (struct cursor){.x = x, .n = n}, total);
+}
+
 static int32_t cma_put(struct endpoint *ep, const struct smem_xfer *x, size_t n)
 {
-	return move((struct cma *)ep, PUT, (struct cursor){.x = x, .n = n}, pieces_bytes(x, n));
+	return move_all(ep, PUT, x, n);
 }
 
 static int32_t cma_get(struct endpoint *ep, const struct smem_xfer *x, size_t n)
 {
-	return move((struct cma *)ep, GET, (struct cursor){.x = x, .n = n}, pieces_bytes(x, n));
+	return move_all(ep, GET, x, n);
 }
 
 /* Its number as it is seen from here; 0: not to be had. */

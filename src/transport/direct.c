@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "device/crew.h"
 #include "transport/transport.h"
 #include "util/err.h"
 
@@ -22,11 +23,13 @@ static int32_t direct_start(const void *route, size_t route_len)
 {
 	(void)route;
 	(void)route_len;
+	crew_get();
 	return SMEM_OK;
 }
 
 static void direct_stop(void)
 {
+	crew_put();
 }
 
 static int32_t direct_address(void *buf, size_t *len)
