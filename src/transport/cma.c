@@ -228,21 +228,30 @@ static void move_part(void *arg, size_t i)
 		atomic_store(&s->failed, true);
 }
 
+/* False when a part failed: the whole must be done once more, where the error belongs. */
+static bool move_shared(struct cma *e, enum direction dir, const struct smem_xfer *x, size_t n,
+			size_t total, unsigned helpers)
+{
+	struct share s;
+
+	s.e = e;
+	s.dir = dir;
+	atomic_init(&s.failed, false);
+	parts_cut(&s.parts, x, n, total, CREW_PART);
+	crew_run(move_part, &s, s.parts.count, helpers);
+	return !atomic_load(&s.failed);
+}
+
 static int32_t move_all(struct endpoint *ep, enum direction dir, const struct smem_xfer *x,
 			size_t n)
 {
-	struct share s = {.e = (struct cma *)ep, .dir = dir};
+	struct cma *e = (struct cma *)ep;
 	size_t total = pieces_bytes(x, n);
 	unsigned helpers = total >= CREW_MIN ? crew_spare() : 0;
 
-	if (helpers > 0) {
-		parts_cut(&s.parts, x, n, total, CREW_PART);
-		crew_run(move_part, &s, s.parts.count, helpers);
-		if (!atomic_load(&s.failed))
-			return SMEM_OK;
-		/* Once more on this thread, where the error belongs. */
-	}
-	return move(s.e, dir, (struct cursor){.x = x, .n = n}, total);
+	if (helpers > 0 && move_shared(e, dir, x, n, total, helpers))
+		return SMEM_OK;
+	return move(e, dir, (struct cursor){.x = x, .n = n}, total);
 }
 
 static int32_t cma_put(struct endpoint *ep, const struct smem_xfer *x, size_t n)
