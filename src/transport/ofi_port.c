@@ -3,6 +3,10 @@
  * The thread polls while something comes in and a little longer, because who sleeps pays a wake-up
  * on the next message; then it blocks on the queues' descriptors, at most a second at a time. Data
  * that lands makes no completion here, so "something came" is what poll(2) says.
+ *
+ * Providers layered over ofi_rxm get a port for each initiator: in libfabric 1.17 a queue whose
+ * endpoints are closed one by one keeps what it waited for, and fi_trywait() then reads freed
+ * memory.
  */
 #include "transport/ofi_port.h"
 
@@ -10,8 +14,10 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include <utlist.h>
 
 #include "util/cleanup.h"
 #include "util/clock.h"
@@ -28,6 +34,7 @@
 static struct {
 	pthread_mutex_t lock; /* list, count, stop */
 	struct ofi_port *list;
+	struct ofi_port *dead; /* closed; freed when the thread looks at them no more */
 	unsigned count;
 	bool stop, running;
 	pthread_t thread;
@@ -48,7 +55,7 @@ static void port_progress(struct ofi_port *p)
 	struct fi_cq_entry done;
 
 	LOCKED(&p->lock);
-	for (int i = 0; i < DRAIN_MAX; i++) {
+	for (int i = 0; i < DRAIN_MAX && !p->closed; i++) {
 		ssize_t n = fi_cq_read(p->dom.cq, &done, 1);
 		if (n == -FI_EAVAIL) {
 			e = (struct fi_cq_err_entry){0};
@@ -63,7 +70,17 @@ static void port_progress(struct ofi_port *p)
 static bool port_may_sleep(struct ofi_port *p)
 {
 	LOCKED(&p->lock);
-	return ofi_domain_may_sleep(&p->dom);
+	return p->closed || ofi_domain_may_sleep(&p->dom);
+}
+
+static void free_dead(void)
+{
+	while (ports.dead) {
+		struct ofi_port *p = ports.dead;
+		ports.dead = p->next;
+		pthread_mutex_destroy(&p->lock);
+		free(p);
+	}
 }
 
 /* All ports' descriptors, and the wake-up's as the first. */
@@ -73,6 +90,7 @@ static unsigned snapshot(struct ofi_port *at[PORTS_MAX], struct pollfd fds[PORTS
 
 	fds[0] = (struct pollfd){.fd = ports.wake, .events = POLLIN};
 	LOCKED(&ports.lock);
+	free_dead();
 	for (struct ofi_port *p = ports.list; p && n < PORTS_MAX; p = p->next) {
 		at[n++] = p;
 		fds[n] = (struct pollfd){.fd = p->dom.wait_fd, .events = POLLIN};
@@ -88,8 +106,8 @@ static bool stopping(void)
 
 static void *serve(void *arg)
 {
-	struct pollfd fds[PORTS_MAX + 1];
-	struct ofi_port *at[PORTS_MAX];
+	static struct pollfd fds[PORTS_MAX + 1]; /* there is one such thread */
+	static struct ofi_port *at[PORTS_MAX];
 	uint64_t active = clock_ns(), word;
 	unsigned n = snapshot(at, fds);
 
@@ -130,20 +148,11 @@ static int32_t start_thread(void)
 	return r;
 }
 
-int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret)
+static int32_t port_new(const struct ofi_offer *offer, struct ofi_port **ret)
 {
-	struct ofi_port *p;
-
-	for (p = ports.list; p; p = p->next) {
-		if (p->dom.offer == offer) {
-			*ret = p;
-			return SMEM_OK;
-		}
-	}
 	if (ports.count == PORTS_MAX)
-		return smem_err(SMEM_NEW_OBJECT_FAILED, "more than %u local addresses in use",
-				PORTS_MAX);
-	p = calloc(1, sizeof(*p));
+		return smem_err(SMEM_NEW_OBJECT_FAILED, "more than %u ports in use", PORTS_MAX);
+	struct ofi_port *p = calloc(1, sizeof(*p));
 	if (!p)
 		return smem_err(SMEM_MALLOC_FAILED, "port");
 	pthread_mutex_init(&p->lock, NULL);
@@ -155,6 +164,7 @@ int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret)
 		free(p);
 		return r;
 	}
+	p->single = strstr(offer->provider, "ofi_rxm") != NULL;
 	pthread_mutex_lock(&ports.lock);
 	p->next = ports.list;
 	ports.list = p;
@@ -163,6 +173,37 @@ int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret)
 	wake_thread();
 	*ret = p;
 	return SMEM_OK;
+}
+
+int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret)
+{
+	for (struct ofi_port *p = ports.list; p; p = p->next) {
+		if (p->dom.offer == offer && !p->single) {
+			*ret = p;
+			return SMEM_OK;
+		}
+	}
+	return port_new(offer, ret);
+}
+
+void ofi_port_put(struct ofi_port *p, struct ofi_ep *ep, struct fid_mr *mr)
+{
+	pthread_mutex_lock(&p->lock);
+	if (mr)
+		fi_close(&mr->fid);
+	ofi_ep_close(ep);
+	if (p->single)
+		ofi_domain_close(&p->dom);
+	p->closed = p->single;
+	pthread_mutex_unlock(&p->lock);
+	if (!p->single)
+		return;
+	pthread_mutex_lock(&ports.lock);
+	LL_DELETE(ports.list, p);
+	LL_PREPEND(ports.dead, p);
+	ports.count--;
+	pthread_mutex_unlock(&ports.lock);
+	wake_thread();
 }
 
 void ofi_ports_stop(void)
@@ -178,17 +219,18 @@ void ofi_ports_stop(void)
 	}
 	while (ports.list) {
 		struct ofi_port *p = ports.list;
-		ports.list = p->next;
 		ofi_domain_close(&p->dom);
-		free(p);
+		LL_DELETE(ports.list, p);
+		LL_PREPEND(ports.dead, p);
 	}
+	free_dead();
 	ports.count = 0;
 }
 
 void ofi_ports_forget(void)
 {
 	pthread_mutex_init(&ports.lock, NULL);
-	ports.list = NULL;
+	ports.list = ports.dead = NULL;
 	ports.count = 0;
 	ports.running = false;
 	ports.wake = -1;

@@ -15,10 +15,15 @@ struct ofi_port {
 	struct ofi_port *next;
 	pthread_mutex_t lock; /* of the domain and all in it */
 	struct ofi_domain dom;
+	bool single; /* for one initiator: goes with it */
+	bool closed;
 };
 
-/* The port of that offer, made if need be. One thread at a time. */
+/* The port of that offer, made if need be. ofi_port_get() and _put(): one thread at a time. */
 int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret);
+/* An initiator is gone: close its endpoint and, of a single port, everything; keys that are bound
+ * to them are closed already, but for `mr`. */
+void ofi_port_put(struct ofi_port *p, struct ofi_ep *ep, struct fid_mr *mr);
 
 /* Stop the thread and close all; their endpoints and memory are closed already. */
 void ofi_ports_stop(void);

@@ -205,7 +205,7 @@ void ofi_regions_remove(uint64_t id)
 		region_free(r);
 }
 
-void ofi_regions_unbind(struct ofi_ep *ep)
+void ofi_regions_unbind(struct ofi_port *port, struct ofi_ep *ep)
 {
 	struct region *r, *tmp;
 
@@ -213,7 +213,7 @@ void ofi_regions_unbind(struct ofi_ep *ep)
 	HASH_ITER (hh, table, r, tmp) {
 		for (struct key **at = &r->keys; *at;) {
 			struct key *k = *at;
-			if (k->ep != ep) {
+			if (k->ep != ep && !(port->single && k->port == port)) {
 				at = &k->next;
 				continue;
 			}

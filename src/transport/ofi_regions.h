@@ -32,8 +32,9 @@ bool ofi_regions_wait(uint64_t id, struct deadline deadline);
 /* Revoke its keys and forget it. */
 void ofi_regions_remove(uint64_t id);
 
-/* Keys that are bound to that endpoint, which is about to be closed. */
-void ofi_regions_unbind(struct ofi_ep *ep);
+/* Close keys that are bound to that endpoint or to its single port, which are about to be closed.
+ */
+void ofi_regions_unbind(struct ofi_port *port, struct ofi_ep *ep);
 
 void ofi_regions_clear(void);
 void ofi_regions_forget(void); /* after fork, in the child */

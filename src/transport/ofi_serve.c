@@ -71,13 +71,9 @@ static void close_ep(struct client *c)
 {
 	if (!c->port)
 		return;
-	if (c->ep.ep)
-		ofi_regions_unbind(&c->ep);
-	pthread_mutex_lock(&c->port->lock);
-	if (c->probe_mr)
-		fi_close(&c->probe_mr->fid);
-	ofi_ep_close(&c->ep);
-	pthread_mutex_unlock(&c->port->lock);
+	ofi_regions_unbind(c->port, &c->ep);
+	ofi_port_put(c->port, &c->ep, c->probe_mr);
+	c->port = NULL;
 	c->probe_mr = NULL;
 	while (c->grants) {
 		struct grant *g = c->grants;

@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The network transport between hosts. Rank 0 is the target and lives on host 0, the others write
+ * to it from host 1. What a completion promises is checked by signals that do not go through the
+ * fabric: a page of shared memory and the harness's own channels.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "hosts.h"
+#include "transport/transport.h"
+#include "util/err.h"
+
+#define MIB	 (1ul << 20)
+#define MEM	 (16 * MIB)
+#define PATIENCE 30000
+#define SILENCE	 3000 /* the default of SMEM_SILENCE_MS */
+
+static const struct transport_ops *const ofi = &transport_ofi;
+
+/* As RANK_CODE, and says what the layer below the API said. */
+#define WANT(r, call, code)                                                                        \
+	do {                                                                                       \
+		long want_got_ = (long)(call);                                                     \
+		if (want_got_ != (long)(code))                                                     \
+			rank_fail(r, __FILE__, __LINE__, "%s = %ld, want %ld: %s", #call,          \
+				  want_got_, (long)(code), err_detail());                          \
+	} while (0)
+
+struct card {
+	uint64_t mem, second;
+	uint8_t secret[16];
+	uint8_t addr[TRANSPORT_ADDR_MAX];
+	uint64_t addr_len;
+	char shared[64]; /* path of a page that everybody can map */
+};
+
+/* The signals outside the fabric. */
+struct page {
+	_Atomic uint64_t asked, answered;
+	_Atomic int wrong;
+};
+
+static struct card card;
+static struct page *page;
+static char *mem, *second;
+
+static void start_at(struct rank *r, unsigned host)
+{
+	/* The route is what the store's connection would be bound to: the host's own address. */
+	struct {
+		uint16_t family, port;
+		uint8_t addr[12];
+	} at = {.family = 2, .addr = {10, 77, 0, (uint8_t)(host + 1)}};
+
+	host_enter(r, host);
+	WANT(r, ofi->start(&at, sizeof(at)), 0);
+}
+
+static void target_up(struct rank *r)
+{
+	start_at(r, 0);
+	int fd = memfd_create("signals", MFD_CLOEXEC);
+	RANK_ASSERT(r, fd >= 0 && ftruncate(fd, sizeof(*page)) == 0);
+	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	/* With a page between them that is neither's. */
+	mem = mmap(NULL, MEM + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	second = mmap(NULL, MEM + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	RANK_ASSERT(r, page != MAP_FAILED && mem != MAP_FAILED && second != MAP_FAILED);
+	memset(card.secret, 0x5a, sizeof(card.secret));
+	card.mem = (uint64_t)(uintptr_t)mem;
+	card.second = (uint64_t)(uintptr_t)second;
+	size_t len = sizeof(card.addr);
+	WANT(r, ofi->address(card.addr, &len), 0);
+	card.addr_len = len;
+	WANT(r, ofi->expose(1, mem, MEM, 1, card.secret), 0);
+	snprintf(card.shared, sizeof(card.shared), "/proc/%d/fd/%d", (int)getpid(), fd);
+	rank_put(r, "card", &card, sizeof(card));
+	rank_meet(r, "mapped", r->size);
+	close(fd);
+}
+
+static void target_down(struct rank *r)
+{
+	WANT(r, ofi->withdraw(1, deadline_in_ms(5000)), 0);
+	ofi->stop();
+	munmap(mem, MEM + 4096);
+	munmap(second, MEM + 4096);
+	munmap(page, sizeof(*page));
+}
+
+static struct transport_peer peer(void)
+{
+	return (struct transport_peer){
+	    .addr = card.addr, .addr_len = card.addr_len, .secret = card.secret, .name = "rank 0"};
+}
+
+static void initiator_start(struct rank *r)
+{
+	start_at(r, 1);
+	RANK_ASSERT(r, rank_get(r, "card", &card, sizeof(card)) == sizeof(card));
+	FILE *f = fopen(card.shared, "r+e");
+	RANK_ASSERT(r, f != NULL);
+	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fileno(f), 0);
+	RANK_ASSERT(r, page != MAP_FAILED);
+	fclose(f);
+	rank_meet(r, "mapped", r->size);
+}
+
+static struct endpoint *initiator_up(struct rank *r)
+{
+	struct endpoint *ep = NULL;
+
+	initiator_start(r);
+	struct transport_peer p = peer();
+	WANT(r, ofi->connect(&p, deadline_in_ms(PATIENCE), &ep), 0);
+	return ep;
+}
+
+static void initiator_down(struct endpoint *ep)
+{
+	ofi->close(ep);
+	ofi->stop();
+	munmap(page, sizeof(*page));
+}
+
+static struct smem_xfer to(uint64_t at, const void *src, size_t len)
+{
+	return (struct smem_xfer){
+	    .dst = (void *)(uintptr_t)at, .src = src, .width = len, .height = 1};
+}
+
+static struct smem_xfer from(uint64_t at, void *dst, size_t len)
+{
+	return (struct smem_xfer){
+	    .dst = dst, .src = (void *)(uintptr_t)at, .width = len, .height = 1};
+}
+
+static char *filled(struct rank *r, size_t len, int byte)
+{
+	char *p = malloc(len);
+
+	RANK_ASSERT(r, p != NULL);
+	memset(p, byte, len);
+	return p;
+}
+
+static bool all(const volatile char *p, size_t len, char byte)
+{
+	for (size_t i = 0; i < len; i++) {
+		if (p[i] != byte)
+			return false;
+	}
+	return true;
+}
+
+/* Wait for a word to become `want`; other processes change it. */
+static void await(struct rank *r, _Atomic uint64_t *word, uint64_t want)
+{
+	uint64_t until = rank_ms() + PATIENCE;
+
+	while (atomic_load(word) != want) {
+		RANK_ASSERT(r, rank_ms() < until);
+		sched_yield();
+	}
+}
+
+/* ---- what 0 means ---- */
+
+#define ROUNDS 400u
+
+static size_t round_len(uint64_t *rng)
+{
+	static const size_t limit[] = {1, 8, 4096, 128 << 10, MIB, 9 * MIB};
+
+	return 1 + rank_random(rng) % limit[rank_random(rng) % 6];
+}
+
+/* The target looks as soon as the shared page says that a put returned. */
+static void delivered(struct rank *r)
+{
+	uint64_t rng = r->seed;
+
+	if (r->rank == 0) {
+		target_up(r);
+		for (uint64_t i = 1; i <= ROUNDS; i++) {
+			size_t len = round_len(&rng);
+			await(r, &page->asked, i);
+			if (!all(mem, len, (char)i) || !all(mem + MEM - len, len, (char)i))
+				atomic_store(&page->wrong, (int)i);
+			atomic_store(&page->answered, i);
+		}
+		rank_barrier(r);
+		target_down(r);
+		return;
+	}
+	struct endpoint *ep = initiator_up(r);
+	char *src = filled(r, MEM, 0);
+	for (uint64_t i = 1; i <= ROUNDS; i++) {
+		size_t len = round_len(&rng);
+		memset(src, (int)i, len);
+		struct smem_xfer x[2] = {to(card.mem, src, len),
+					 to(card.mem + MEM - len, src, len)};
+		WANT(r, ofi->put(ep, x, 2), 0);
+		atomic_store(&page->asked, i);
+		await(r, &page->answered, i);
+		RANK_CODE(r, atomic_load(&page->wrong), 0);
+	}
+	rank_barrier(r);
+	free(src);
+	initiator_down(ep);
+}
+
+static void delivered_rxm(struct rank *r)
+{
+	setenv("SMEM_FABRIC_PROVIDER", "tcp;ofi_rxm", 1);
+	delivered(r);
+}
+
+/* ---- withdrawing ---- */
+
+#define WITHDRAWALS 50u
+
+struct writer {
+	struct endpoint *ep;
+	uint64_t at;
+	_Atomic bool stop;
+	int32_t code;
+	char *src;
+	size_t len;
+};
+
+static void *writing(void *arg)
+{
+	struct writer *w = arg;
+
+	while (w->code == SMEM_OK && !atomic_load(&w->stop)) {
+		struct smem_xfer x = to(w->at, w->src, w->len);
+		w->code = ofi->put(w->ep, &x, 1);
+	}
+	return NULL;
+}
+
+/* After withdraw nothing lands, the writer gets SMEM_STALE, and another region's traffic goes on.
+ */
+static void withdrawn(struct rank *r)
+{
+	if (r->rank == 0) {
+		target_up(r);
+		for (uint64_t i = 1; i <= WITHDRAWALS; i++) {
+			WANT(r, ofi->expose(100 + i, second, MEM, 1, card.secret), 0);
+			atomic_store(&page->asked, i);
+			while (((volatile char *)second)[MEM - 1] != (char)i)
+				sched_yield(); /* one round has arrived: it is writing */
+			WANT(r, ofi->withdraw(100 + i, deadline_in_ms(5000)), 0);
+			memset(second, 0, MEM);
+			await(r, &page->answered, i);
+			RANK_ASSERT(r, all(second, MEM, 0));
+		}
+		rank_barrier(r);
+		target_down(r);
+		return;
+	}
+	struct endpoint *ep = initiator_up(r);
+	struct writer other = {.ep = ep, .at = card.mem, .src = filled(r, MIB, 1), .len = MIB};
+	pthread_t tid;
+	RANK_ASSERT(r, pthread_create(&tid, NULL, writing, &other) == 0);
+	struct writer w = {.ep = ep, .at = card.second, .len = MEM};
+	w.src = filled(r, MEM, 0);
+	for (uint64_t i = 1; i <= WITHDRAWALS; i++) {
+		await(r, &page->asked, i);
+		memset(w.src, (int)i, MEM);
+		w.code = SMEM_OK;
+		writing(&w);
+		RANK_CODE(r, w.code, SMEM_STALE);
+		memset(w.src, 0xee, MEM);
+		atomic_store(&page->answered, i);
+	}
+	atomic_store(&other.stop, true);
+	pthread_join(tid, NULL);
+	RANK_CODE(r, other.code, SMEM_OK);
+	rank_barrier(r);
+	free(w.src);
+	free(other.src);
+	initiator_down(ep);
+}
+
+/* A writer that is stopped does not hold a withdrawal up, and nothing of it lands afterwards. */
+static void withdrawn_from_stopped(struct rank *r)
+{
+	if (r->rank == 0) {
+		target_up(r);
+		WANT(r, ofi->expose(7, second, MEM, 1, card.secret), 0);
+		atomic_store(&page->asked, 1);
+		while (((volatile char *)second)[MEM - 1] != 3)
+			sched_yield();
+		rank_stop(r, 1);
+		uint64_t begin = rank_ms();
+		WANT(r, ofi->withdraw(7, deadline_in_ms(5000)), 0);
+		RANK_ASSERT(r, rank_ms() - begin < 5000);
+		memset(second, 0, MEM);
+		rank_cont(r, 1);
+		await(r, &page->answered, 1);
+		RANK_ASSERT(r, all(second, MEM, 0));
+		rank_barrier(r);
+		target_down(r);
+		return;
+	}
+	struct endpoint *ep = initiator_up(r);
+	struct writer w = {.ep = ep, .at = card.second, .src = filled(r, MEM, 3), .len = MEM};
+	await(r, &page->asked, 1);
+	writing(&w);
+	RANK_CODE(r, w.code, SMEM_STALE);
+	struct smem_xfer x = to(card.mem, w.src, MIB);
+	WANT(r, ofi->put(ep, &x, 1), 0); /* the rest of the target is still there */
+	atomic_store(&page->answered, 1);
+	rank_barrier(r);
+	free(w.src);
+	initiator_down(ep);
+}
+
+/* ---- a silent host ---- */
+
+static void lose_and_regain(struct rank *r, void (*lose)(struct rank *r, bool on))
+{
+	if (r->rank == 0) {
+		target_up(r);
+		rank_meet(r, "lost", 2);
+		rank_meet(r, "back", 2);
+		/* What was on its way has no place to go to; then a new connection writes. */
+		rank_meet(r, "written", 2);
+		RANK_ASSERT(r, all(mem, MEM, 9));
+		RANK_ASSERT(r, !memchr(second, 0xee, MEM));
+		rank_barrier(r);
+		target_down(r);
+		return;
+	}
+	struct endpoint *ep = initiator_up(r);
+	char *src = filled(r, MEM, 1), *back = filled(r, MEM, 0x77);
+	struct smem_xfer x = to(card.mem, src, MEM), get = from(card.mem, back, MEM);
+	WANT(r, ofi->put(ep, &x, 1), 0);
+	lose(r, true);
+	uint64_t begin = rank_ms();
+	WANT(r, ofi->put(ep, &x, 1), SMEM_PEER_LOST);
+	RANK_ASSERT(r, strstr(err_detail(), "rank 0") && strstr(err_detail(), " ms"));
+	uint64_t took = rank_ms() - begin;
+	rank_note(r, "put: %llu ms", (unsigned long long)took);
+	RANK_ASSERT(r, took < 2 * SILENCE);
+	memset(src, 0xee, MEM);
+	begin = rank_ms();
+	int32_t code = ofi->get(ep, &get, 1);
+	RANK_ASSERT(r, code == SMEM_PEER_LOST || code == SMEM_UNREACHABLE);
+	RANK_ASSERT(r, rank_ms() - begin < 2 * SILENCE);
+	RANK_ASSERT(r, all(back, MEM, 0x77));
+	rank_meet(r, "lost", 2);
+	lose(r, false);
+	rank_meet(r, "back", 2);
+	memset(src, 9, MEM);
+	/* The way there may need a moment: addresses are looked up anew. */
+	uint64_t until = rank_ms() + PATIENCE;
+	do
+		code = ofi->put(ep, &x, 1);
+	while (code != SMEM_OK && rank_ms() < until);
+	RANK_CODE(r, code, SMEM_OK);
+	rank_meet(r, "written", 2);
+	rank_barrier(r);
+	free(src);
+	free(back);
+	initiator_down(ep);
+}
+
+static void silence(struct rank *r, bool on)
+{
+	host_silence(r, 0, on);
+}
+
+static void link_down(struct rank *r, bool on)
+{
+	host_link(r, 0, !on);
+}
+
+static void silent(struct rank *r)
+{
+	lose_and_regain(r, silence);
+}
+
+static void unplugged(struct rank *r)
+{
+	lose_and_regain(r, link_down);
+}
+
+/* ---- who may ---- */
+
+/* Without the process's key no connection; without the secret no region; read-only stays so. */
+static void strangers(struct rank *r)
+{
+	struct endpoint *ep = NULL;
+	char buf[64] = "x";
+
+	if (r->rank == 0) {
+		target_up(r);
+		WANT(r, ofi->expose(2, second, MEM, 0, card.secret), 0);
+		rank_barrier(r);
+		rank_barrier(r);
+		RANK_ASSERT(r, all(mem, MEM, 0) && all(second, MEM, 0));
+		WANT(r, ofi->withdraw(2, deadline_in_ms(5000)), 0);
+		target_down(r);
+		return;
+	}
+	initiator_start(r);
+	rank_barrier(r);
+	struct transport_peer p = peer();
+	struct card forged = card;
+	memset(forged.addr + 16, 0, 32); /* ofi_card.key */
+	p.addr = forged.addr;
+	WANT(r, ofi->connect(&p, deadline_in_ms(PATIENCE), &ep), SMEM_UNREACHABLE);
+	RANK_ASSERT(r, !ep);
+	p = peer();
+	uint8_t wrong[16] = {1};
+	p.secret = wrong;
+	WANT(r, ofi->connect(&p, deadline_in_ms(PATIENCE), &ep), 0);
+	struct smem_xfer x = to(card.mem, buf, sizeof(buf));
+	WANT(r, ofi->put(ep, &x, 1), SMEM_STALE);
+	ofi->close(ep);
+	p = peer();
+	WANT(r, ofi->connect(&p, deadline_in_ms(PATIENCE), &ep), 0);
+	x = to(card.second, buf, sizeof(buf));
+	WANT(r, ofi->put(ep, &x, 1), SMEM_IO);
+	x = from(card.second, buf, sizeof(buf));
+	WANT(r, ofi->get(ep, &x, 1), 0);
+	x = to(card.mem + MEM - 10, buf, 11); /* one byte too many */
+	WANT(r, ofi->put(ep, &x, 1), SMEM_STALE);
+	x = to(card.mem - 1, buf, 1);
+	WANT(r, ofi->put(ep, &x, 1), SMEM_STALE);
+	x = to(card.mem, "\0\0\0\0", 4);
+	WANT(r, ofi->put(ep, &x, 1), 0);
+	memset(buf, 0, sizeof(buf));
+	x = to(card.mem + MEM - 10, buf, 10);
+	WANT(r, ofi->put(ep, &x, 1), 0);
+	rank_barrier(r);
+	initiator_down(ep);
+}
+
+/* ---- rest ---- */
+
+static double cpu_ms(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e3 +
+	       (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e3;
+}
+
+/* With a connection up and nothing to do, neither side uses its CPU. */
+static void idle(struct rank *r)
+{
+	struct endpoint *ep = NULL;
+	char buf[8] = "idle";
+
+	if (r->rank == 0)
+		target_up(r);
+	else
+		ep = initiator_up(r);
+	if (ep) {
+		struct smem_xfer x = to(card.mem, buf, sizeof(buf));
+		WANT(r, ofi->put(ep, &x, 1), 0);
+	}
+	rank_barrier(r);
+	double before = cpu_ms();
+	poll(NULL, 0, 2000); /* the time that is measured */
+	double used = cpu_ms() - before;
+	rank_note(r, "%.2f ms of CPU in 2 s", used);
+	RANK_ASSERT(r, used < 40);
+	rank_barrier(r);
+	if (r->rank == 0)
+		target_down(r);
+	else
+		initiator_down(ep);
+}
+
+static const struct ranks_case cases[] = {
+    {.name = "delivered", .fn = delivered, .sizes = {2}},
+    {.name = "delivered_rxm", .fn = delivered_rxm, .sizes = {2}},
+    {.name = "withdrawn", .fn = withdrawn, .sizes = {2}},
+    {.name = "withdrawn_from_stopped", .fn = withdrawn_from_stopped, .sizes = {2}},
+    {.name = "silent", .fn = silent, .sizes = {2}},
+    {.name = "unplugged", .fn = unplugged, .sizes = {2}},
+    {.name = "strangers", .fn = strangers, .sizes = {2}},
+    {.name = "idle", .fn = idle, .sizes = {2}},
+};
+
+int main(int argc, char **argv)
+{
+	return hosts_main(argc, argv, cases, sizeof(cases) / sizeof(cases[0]));
+}
