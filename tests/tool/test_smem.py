@@ -1,0 +1,263 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""usage: test_smem.py SMEM [NAME...]
+
+The smem command from outside, as TAP: what it prints, what it returns, what it leaves behind.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+SMEM = sys.argv[1]
+LIMIT = 110  # seconds; more than any of these needs anywhere
+
+
+class Failed(Exception):
+    pass
+
+
+def check(condition, what, *details):
+    if not condition:
+        raise Failed("\n".join([what] + [str(detail) for detail in details]))
+
+
+def smem(*args, status=0, env=None):
+    result = subprocess.run([SMEM] + list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, universal_newlines=True, timeout=LIMIT,
+                            env=dict(os.environ, **(env or {})))
+    check(result.returncode == status, "smem %s: status %d, wanted %d" % (" ".join(args), result.returncode, status),
+          result.stdout, result.stderr)
+    return result
+
+
+@contextlib.contextmanager
+def scratch(size=None, fill=b"\x5a\x01\x02"):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "data")
+        if size is not None:
+            with open(path, "wb") as out:
+                out.write((fill * (size // len(fill) + 1))[:size])
+        yield path
+
+
+@contextlib.contextmanager
+def store(*args):
+    """A stand-alone store, ended by SIGTERM; yields its process and URL."""
+    process = subprocess.Popen([SMEM, "store", "--listen", "tcp://127.0.0.1:0"] + list(args), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    try:
+        line = process.stdout.readline()
+        check(line.startswith("listening on tcp://127.0.0.1:"), "the store does not listen", line)
+        yield process, line.split()[-1]
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=LIMIT)
+    check(process.returncode == 0, "the store ended with %d" % process.returncode, errors)
+
+
+def demo(*args, ranks, size):
+    out = json.loads(smem("demo", "--json", "--ranks", str(ranks), *args).stdout)
+    check(out["ok"] is True, "not ok", out)
+    check(len(out["rank"]) == ranks and sum(r["bytes"] for r in out["rank"]) == size, "not all bytes", out)
+    with_data = sum(r["bytes"] > 0 for r in out["rank"])
+    for rank in out["rank"]:
+        wanted = 1 if ranks == 1 else with_data - (rank["bytes"] > 0)
+        check(rank["shares_copied_back"] == wanted == rank["shares_loaded_back"], "not all read back", out)
+        check(rank["digests_wrong"] == 0, "digests", out)
+    check(len({r["slot"] for r in out["rank"]}) == ranks, "slots are not different", out)
+    return out
+
+
+def test_demo_ranks():
+    size = 5 * (1 << 20) + 12345
+    with scratch(size, os.urandom(4099)) as path:
+        for ranks in (1, 2, 3, 4):
+            out = demo("--file", path, ranks=ranks, size=size)
+            check(out["files"] == [os.path.realpath(path)], "files", out)
+
+
+def test_demo_sizes():
+    for size in (1, 5, 4096, 1 << 20, (1 << 20) + 1, (2 << 20) - 1):
+        with scratch(size) as path:
+            demo("--file", path, ranks=3, size=size)
+
+
+def test_demo_default_data():
+    out = json.loads(smem("demo", "--json", "--ranks", "2").stdout)
+    check(out["ok"] is True and out["bytes"] >= 8 << 20, "the default data", out)
+
+
+def test_demo_table():
+    with scratch(3 << 20) as path:
+        out = smem("demo", "--file", path, "--ranks", "2").stdout
+    check("every SHA-256 matched" in out and "memcpy" in out and out.count(" ok") == 2, "table", out)
+    check("\x1b" not in out, "colours in a file", out)
+
+
+def test_demo_rounds():
+    """More than fits at a time; the file is sparse, and 4 bytes tell the rounds apart."""
+    size = (300 << 20) + 77
+    with scratch() as path:
+        with open(path, "wb") as out:
+            out.truncate(size)
+            for at in range(0, size - 4, 32 << 20):
+                out.seek(at)
+                out.write(b"%04d" % (at >> 20))
+        out = demo_many(path, size)
+    check(out["ok"] is True, "rounds", out)
+
+
+def demo_many(path, size):
+    out = json.loads(smem("demo", "--json", "--ranks", "2", "--file", path).stdout)
+    check(sum(r["bytes"] for r in out["rank"]) == size, "not all bytes", out)
+    check(all(r["shares_copied_back"] == 2 for r in out["rank"]), "two rounds", out)
+    return out
+
+
+def test_demo_bad_files():
+    with scratch(0) as empty:
+        check("empty" in smem("demo", "--file", empty, status=1).stderr, "empty file")
+        check("No such file" in smem("demo", "--file", empty + "-not", status=1).stderr, "missing file")
+        check("not a regular file" in smem("demo", "--file", os.path.dirname(empty), status=1).stderr, "folder")
+    check("not a regular file" in smem("demo", "--file", "/dev/zero", status=1).stderr, "device")
+
+
+def children(pid):
+    with open("/proc/%d/task/%d/children" % (pid, pid), encoding="ascii") as text:
+        return [int(word) for word in text.read().split()]
+
+
+def alive(pid):
+    try:
+        with open("/proc/%d/stat" % pid, encoding="ascii") as text:
+            return text.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_demo_rank_dies():
+    """A rank is killed as soon as it runs: the demo tells, fails, and leaves nobody behind."""
+    with scratch(64 << 20) as path, store() as (_, url):
+        process = subprocess.Popen([SMEM, "demo", "--file", path, "--ranks", "4", "--store", url], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True)
+        ranks = []
+        while len(ranks) < 4 and process.poll() is None:
+            ranks = children(process.pid)
+        check(len(ranks) == 4, "four ranks", ranks)
+        os.kill(ranks[2], signal.SIGKILL)
+        _, errors = process.communicate(timeout=LIMIT)
+        check(process.returncode == 1, "status %d" % process.returncode, errors)
+        check("killed by signal 9" in errors or "PEER_LOST" in errors, "what it says", errors)
+        check(not any(alive(pid) for pid in ranks), "processes left", ranks)
+
+
+def test_demo_parent_dies():
+    with scratch(64 << 20) as path, store() as (_, url):
+        process = subprocess.Popen([SMEM, "demo", "--file", path, "--ranks", "3", "--store", url], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        ranks = []
+        while len(ranks) < 3 and process.poll() is None:
+            ranks = children(process.pid)
+        process.kill()
+        # the ranks hold standard error too: its end is theirs
+        process.stderr.read()
+        process.wait(timeout=LIMIT)
+        check(not any(alive(pid) for pid in ranks), "processes left", ranks)
+
+
+def test_store():
+    with tempfile.TemporaryDirectory() as folder, scratch(1 << 20) as path:
+        port_file = os.path.join(folder, "port")
+        with store("--port-file", port_file) as (_, url):
+            with open(port_file, encoding="ascii") as text:
+                check(url.endswith(":" + text.read().strip()), "the port file", url)
+            check(os.listdir(folder) == ["port"], "left beside the port file", os.listdir(folder))
+            # one after the other: what the first left must not disturb the second
+            for ranks in (2, 3, 2):
+                demo("--file", path, "--store", url, ranks=ranks, size=1 << 20)
+            check("in use" in smem("store", "--listen", url, status=1).stderr.lower().replace("_", " "), "a taken port")
+        check(os.listdir(folder) == [], "the port file stays", os.listdir(folder))
+
+
+def test_store_signals():
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        with store() as (process, _):
+            process.send_signal(number)
+            check(process.wait(timeout=LIMIT) == 0, "signal %d" % number)
+
+
+def test_usage():
+    for args in ((), ("nonsense",), ("demo", "--ranks", "0"), ("demo", "--ranks", "x"), ("demo", "--nonsense"),
+                 ("demo", "word"), ("store",), ("store", "--listen", "tcp://1.2.3.4"),
+                 ("store", "--listen", "tcp://127.0.0.1:0", "--log-level", "4"), ("perf",), ("perf", "nothing"),
+                 ("perf", "bm", "--rotate", "much"), ("info", "--rank", "1"), ("help", "nonsense")):
+        result = smem(*args, status=2)
+        check(result.stderr and not result.stdout, "smem %s says nothing" % " ".join(args), result)
+    check("did you mean 'demo'" in smem("demonstrate", status=2).stderr, "a guess")
+
+
+def test_help():
+    for args in (("--help",), ("help",), ("demo", "--help"), ("store", "--help"), ("perf", "--help"),
+                 ("info", "--help"), ("help", "demo")):
+        result = smem(*args)
+        check("Usage: smem" in result.stdout and not result.stderr, "smem " + " ".join(args), result)
+    check(smem("--version").stdout.startswith("smem 1."), "version")
+
+
+def test_info():
+    out = json.loads(smem("info", "--json", env={"SMEM_COPY_THREADS": "0"}).stdout)
+    settings = {row["name"]: row for row in out["settings"]}
+    check(settings["SMEM_COPY_THREADS"]["set"] and settings["SMEM_COPY_THREADS"]["value"] == "0", "settings", settings)
+    check(any(row["name"] == "WORLD_MAX" and row["value"] == 1024 for row in out["limits"]), "limits", out["limits"])
+    check(out["pages"]["pool"] != "unknown", "pages", out["pages"])
+    check([peer["path"] for peer in out["paths"]["peers"]] == ["direct"], "the path between two processes", out["paths"])
+    text = smem("info", env={"SMEM_CONF_STORE_TLS_ENABLE": "0", "SMEM_CONF_STORE_TLS_INFO": "tlsPkPwd: secret"}).stdout
+    check("SMEM_HUGE_PAGES" in text and "secret" not in text, "text", text)
+
+
+def test_info_matrix():
+    with store() as (_, url):
+        command = [SMEM, "info", "--json", "--store", url, "--ranks", "2", "--rank"]
+        other = subprocess.Popen(command + ["1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                 universal_newlines=True)
+        first = json.loads(smem(*command[1:], "0").stdout)
+        second = json.loads(other.communicate(timeout=LIMIT)[0])
+        check(other.returncode == 0, "status", second)
+        check([p["rank"] for p in first["paths"]["peers"]] == [1], "row 0", first["paths"])
+        check([p["rank"] for p in second["paths"]["peers"]] == [0], "row 1", second["paths"])
+
+
+def test_perf_bm():
+    out = json.loads(smem("perf", "bm", "--quick", "--rotate", "16M", "--ranks", "3", "--json").stdout)
+    shapes = {row["shape"] for row in out["rows"] if "shape" in row}
+    check(out["ok"] is True and {"64 B", "4 KiB", "1 MiB"} <= shapes, "shapes", shapes)
+    check(any("3 ranks" in row.get("what", "") for row in out["rows"]), "joins", out)
+
+
+def main():
+    tests = [(name[5:], test) for name, test in globals().items() if name.startswith("test_")]
+    if sys.argv[2:]:
+        tests = [pair for pair in tests if pair[0] in sys.argv[2:]]
+    bad = 0
+    print("1..%d" % len(tests))
+    for number, (name, test) in enumerate(tests, 1):
+        why = None
+        try:
+            test()
+        except (Failed, subprocess.TimeoutExpired, ValueError, KeyError, OSError) as error:
+            why = "%s: %s" % (type(error).__name__, error)
+        bad += why is not None
+        print("%sok %d - %s" % ("not " if why else "", number, name))
+        for line in (why or "").splitlines():
+            print("# " + line)
+        sys.stdout.flush()
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
