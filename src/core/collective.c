@@ -52,6 +52,7 @@
 #define SPIN_NS	    30000u /* what a wake-up costs where it is dear */
 #define SPIN_CHECK  64u	   /* looks at the word between two looks at the clock */
 #define SKIP_MAX    64u
+#define TOGETHER_NS (1000 * NS_PER_MS)
 #define LOOK_SLEEPS 64u /* sleeps between two looks at the CPUs */
 
 enum outcome { COMPLETED, IS_BROKEN, IS_CLOSED, TIMED_OUT };
@@ -287,6 +288,15 @@ static enum outcome count_out(struct collective *c, uint32_t round, enum outcome
 	return why;
 }
 
+static enum outcome give_up(struct collective *c, uint32_t round)
+{
+	struct control_rank *own = control_rank(c->page, c->rank);
+
+	atomic_store(&own->gave_up, clock_ns());
+	atomic_store(&own->gave_up_in, round + 1);
+	return count_out(c, round, TIMED_OUT);
+}
+
 static enum outcome wait_for_all(struct collective *c, uint32_t round, struct deadline deadline)
 {
 	struct control_head *head = c->page->head;
@@ -301,7 +311,7 @@ static enum outcome wait_for_all(struct collective *c, uint32_t round, struct de
 		if (s & BROKEN)
 			return IS_BROKEN;
 		if (deadline_passed(deadline))
-			return count_out(c, round, TIMED_OUT);
+			return give_up(c, round);
 		sleep_once(c, s, deadline);
 	}
 }
@@ -345,6 +355,15 @@ static int32_t err_broken(const struct collective *c, struct deadline deadline)
 			deadline_elapsed_ms(deadline));
 }
 
+/* Ranks whose time runs out together have missed somebody else, not each other. */
+static bool was_there(const struct control_rank *peer, uint32_t round)
+{
+	if (atomic_load(&peer->inside) == round + 1)
+		return true;
+	return atomic_load(&peer->gave_up_in) == round + 1 &&
+	       clock_ns() - atomic_load(&peer->gave_up) < TOGETHER_NS;
+}
+
 static int32_t err_timeout(const struct collective *c, uint32_t kind, uint32_t round,
 			   struct deadline deadline)
 {
@@ -353,7 +372,7 @@ static int32_t err_timeout(const struct collective *c, uint32_t kind, uint32_t r
 	char buf[32];
 
 	for (uint32_t r = 0; r < c->size; r++) {
-		if (r != c->rank && atomic_load(&control_rank(c->page, r)->inside) != round + 1)
+		if (r != c->rank && !was_there(control_rank(c->page, r), round))
 			missing[r / 64] |= 1ull << (r % 64);
 	}
 	text_ranks(&t, missing);

@@ -51,12 +51,14 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint32_t) == 4, "
 
 /* Written by its rank only. */
 struct control_rank {
-	_Atomic uint32_t inside;  /* round + 1 this rank is in; a hint for messages */
+	_Atomic uint32_t inside;  /* round + 1 this rank is in; for messages, as gave_up */
 	_Atomic uint32_t kind[2]; /* by round parity: what it called, collective.c */
 	uint32_t reserved0;
 	_Atomic uint64_t context;	 /* number of the present extra context; 0: none */
 	_Atomic uint32_t context_len[2]; /* by its parity */
-	uint32_t reserved1[8];
+	_Atomic uint64_t gave_up;	 /* CLOCK_MONOTONIC ns when it last timed out ... */
+	_Atomic uint32_t gave_up_in;	 /* ... and round + 1 in which */
+	uint32_t reserved1[5];
 	_Atomic uint64_t cpus[CONTROL_WORDS];	   /* where it may run */
 	_Alignas(64) char small[2][CONTROL_SMALL]; /* by round parity */
 	uint8_t reserved2[64];

@@ -408,7 +408,8 @@ void pool_destroy(struct pool *pool, struct deadline deadline)
 {
 	if (!pool)
 		return;
-	if (pool->group && withdraw(pool, true, deadline) != SMEM_OK)
+	/* Where what a leaver had stays mapped, nobody has to be waited for. */
+	if (pool->group && withdraw(pool, !pool->config.keep_left, deadline) != SMEM_OK)
 		LOG_INFO("pool", "%s: leaving for good: %s", pool->name, err_detail());
 	pool_free(pool, deadline);
 }

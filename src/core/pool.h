@@ -41,7 +41,7 @@ struct pool_config {
 	uint64_t size[POOL_WINDOWS];	     /* of a slot; 0: no such window */
 	const char *size_name[POOL_WINDOWS]; /* of the argument, for messages */
 	const char *members_name;
-	bool keep_left;	   /* what a member that left had stays mapped until destroy (SHM) */
+	bool keep_left;	   /* what a member that left had stays mapped, so destroy waits for none */
 	struct gate *gate; /* what copies pass; drained before memory goes away */
 	/*
 	 * Every event of the group after the pool's own quick look at it, on the I/O loop; NULL:

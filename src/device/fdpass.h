@@ -54,9 +54,9 @@ void agent_withdraw(uint64_t object);
  * A connection to a peer's agent. Connecting proves that the peer is on this host and of this user.
  * One connection per peer process is shared by all who ask for it.
  *
- * `lost` is called at most once, on the I/O loop, when the peer's process ends without having shut
- * its agent down; maybe before this returns; not after agent_peer_close() returned; never when this
- * failed.
+ * `lost` (may be NULL) is called at most once, on the I/O loop, when the peer's process ends
+ * without having shut its agent down; maybe before this returns; not after agent_peer_close()
+ * returned; never when this failed.
  *
  *   SMEM_UNREACHABLE  another host, another user, or not to be reached from here: the detail says
  * why SMEM_PEER_LOST    it was on this host and is gone, or has shut its agent down SMEM_TIMEOUT

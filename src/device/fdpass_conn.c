@@ -68,6 +68,8 @@ again:
 		if (w->fired)
 			continue;
 		w->fired = true;
+		if (!w->lost)
+			continue;
 		w->lost(w->arg);
 		goto again; /* the list may be another now */
 	}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Barrier and allgather of a closed group through the store: for ranks that share no memory. Codes
+ * as collective.h, and SMEM_UNREACHABLE. */
+#ifndef CORE_ROUND_H
+#define CORE_ROUND_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+#include "store/store.h"
+#include "util/clock.h"
+
+struct round {
+	uint32_t rank;
+	uint32_t size;
+	pthread_mutex_t turn; /* one call at a time */
+};
+
+void round_init(struct round *round, uint32_t rank, uint32_t size);
+void round_deinit(struct round *round);
+
+int32_t round_barrier(struct round *round, struct store_group *group, struct deadline deadline);
+int32_t round_allgather(struct round *round, struct store_group *group, const void *send,
+			uint32_t len, void *recv, struct deadline deadline);
+
+#endif
