@@ -38,7 +38,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "util/cleanup.h"
 #include "util/err.h"
 
 #define BROKEN	   (1ull << 63)
@@ -135,12 +134,6 @@ static void text_ranks(struct text *t, const uint64_t *set)
 void collective_init(struct collective *c, struct control *page, uint32_t rank)
 {
 	*c = (struct collective){.page = page, .rank = rank, .size = page->size};
-	pthread_mutex_init(&c->turn, NULL);
-}
-
-void collective_deinit(struct collective *c)
-{
-	pthread_mutex_destroy(&c->turn);
 }
 
 static void break_up(struct control_head *head)
@@ -411,12 +404,9 @@ static int32_t compare_kinds(const struct collective *c, uint32_t round)
 
 static int32_t take_turn(struct collective *c, uint32_t kind, struct deadline deadline)
 {
-	struct timespec until = deadline_timespec(deadline);
 	char buf[32];
 
-	if (pthread_mutex_trylock(&c->turn) == 0)
-		return SMEM_OK;
-	if (pthread_mutex_clocklock(&c->turn, CLOCK_MONOTONIC, &until) == 0)
+	if (turn_take(&c->turn, deadline))
 		return SMEM_OK;
 	if (atomic_load(&c->closed))
 		return err_closed();
@@ -469,11 +459,6 @@ static int32_t round_run(struct collective *c, uint32_t kind, const void *send,
 	return atomic_load(&head->state) & DIFFER ? compare_kinds(c, round) : SMEM_OK;
 }
 
-static void turn_over(pthread_mutex_t **turn)
-{
-	pthread_mutex_unlock(*turn);
-}
-
 int32_t collective_barrier(struct collective *c, struct deadline deadline)
 {
 	uint32_t round;
@@ -481,8 +466,7 @@ int32_t collective_barrier(struct collective *c, struct deadline deadline)
 
 	if (r != SMEM_OK)
 		return r;
-	CLEANUP(turn_over) pthread_mutex_t *turn = &c->turn;
-	(void)turn;
+	auto_turn turn = &c->turn;
 	return round_run(c, 0, NULL, deadline, &round);
 }
 
@@ -494,8 +478,7 @@ int32_t collective_allgather(struct collective *c, const void *send, uint32_t le
 
 	if (r != SMEM_OK)
 		return r;
-	CLEANUP(turn_over) pthread_mutex_t *turn = &c->turn;
-	(void)turn;
+	auto_turn turn = &c->turn;
 	if (len > CONTROL_SMALL && !c->reserved) {
 		r = control_reserve(c->page, control_data(c->page, c->rank), 2ull * CONTROL_AREA);
 		if (r != SMEM_OK)

@@ -21,28 +21,27 @@
 #ifndef CORE_COLLECTIVE_H
 #define CORE_COLLECTIVE_H
 
-#include <pthread.h>
 #include <stdbool.h>
 
 #include "core/control.h"
 #include "util/clock.h"
+#include "util/turn.h"
 
 struct collective {
 	struct control *page;
 	uint32_t rank;
 	uint32_t size;
 	_Atomic bool closed;
-	pthread_mutex_t turn; /* one call at a time; guards what follows */
-	bool reserved;	      /* this rank's areas are really there */
-	bool spare;	      /* at least as many CPUs as ranks */
-	uint32_t sleeps;      /* since `spare` was looked at */
-	uint32_t skip;	      /* waits that will not spin, after spinning was in vain */
+	struct turn turn; /* one call at a time; guards what follows */
+	bool reserved;	  /* this rank's areas are really there */
+	bool spare;	  /* at least as many CPUs as ranks */
+	uint32_t sleeps;  /* since `spare` was looked at */
+	uint32_t skip;	  /* waits that will not spin, after spinning was in vain */
 	uint32_t skip_next;
 };
 
 /* `page` must outlive it; each rank of the page is attached at most once at a time. */
 void collective_init(struct collective *c, struct control *page, uint32_t rank);
-void collective_deinit(struct collective *c); /* nobody is inside any more */
 
 int32_t collective_barrier(struct collective *c, struct deadline deadline);
 /* len 1..ALLGATHER_MAX; recv has room for size * len; may overlap send. */

@@ -10,18 +10,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "util/cleanup.h"
 #include "util/err.h"
 
 void round_init(struct round *round, uint32_t rank, uint32_t size)
 {
 	*round = (struct round){.rank = rank, .size = size};
-	pthread_mutex_init(&round->turn, NULL);
-}
-
-void round_deinit(struct round *round)
-{
-	pthread_mutex_destroy(&round->turn);
 }
 
 static const char *kind_text(const struct store_bytes *kind, char buf[32])
@@ -44,24 +37,17 @@ static int32_t err_unlike(const struct store_conflict *c)
 			kind_text(&c->spec, a), c->member, kind_text(&c->own_spec, b), c->own);
 }
 
-static void turn_over(pthread_mutex_t **turn)
-{
-	pthread_mutex_unlock(*turn);
-}
-
 static int32_t run(struct round *round, struct store_group *group, const void *send, uint32_t len,
 		   void *recv, struct deadline deadline)
 {
-	struct timespec until = deadline_timespec(deadline);
 	struct store_conflict conflict = {0};
 	struct store_gathered got = {0};
 
-	if (pthread_mutex_clocklock(&round->turn, CLOCK_MONOTONIC, &until) != 0)
+	if (!turn_take(&round->turn, deadline))
 		return smem_err(SMEM_TIMEOUT,
 				"another thread of rank %u was inside for all of %" PRIu64 " ms",
 				round->rank, deadline_elapsed_ms(deadline));
-	CLEANUP(turn_over) pthread_mutex_t *turn = &round->turn;
-	(void)turn;
+	auto_turn turn = &round->turn;
 	int32_t r =
 	    store_group_gather(group, &len, sizeof(len), send, len, deadline, &conflict, &got);
 	if (r == SMEM_INVALID_PARAM)

@@ -4,20 +4,19 @@
 #ifndef CORE_ROUND_H
 #define CORE_ROUND_H
 
-#include <pthread.h>
 #include <stdint.h>
 
 #include "store/store.h"
 #include "util/clock.h"
+#include "util/turn.h"
 
 struct round {
 	uint32_t rank;
 	uint32_t size;
-	pthread_mutex_t turn; /* one call at a time */
+	struct turn turn; /* one call at a time */
 };
 
 void round_init(struct round *round, uint32_t rank, uint32_t size);
-void round_deinit(struct round *round);
 
 int32_t round_barrier(struct round *round, struct store_group *group, struct deadline deadline);
 int32_t round_allgather(struct round *round, struct store_group *group, const void *send,

@@ -307,10 +307,7 @@ void symmetric_free(struct symmetric *s)
 	if (s->page_object != 0)
 		agent_withdraw(s->page_object);
 	pool_destroy(s->pool, deadline_in_ms(LEAVE_MS)); /* no event after this */
-	if (s->page.head)
-		collective_deinit(&s->collective);
 	control_close(&s->page);
-	round_deinit(&s->round);
 	pthread_mutex_destroy(&s->lock);
 	free((void *)s->gone);
 	free(s);

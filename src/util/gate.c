@@ -55,11 +55,10 @@ static bool wait_zero(_Atomic uint32_t *word, struct deadline deadline)
 
 bool gate_drain(struct gate *g, struct deadline deadline)
 {
-	struct timespec until = deadline_timespec(deadline);
 	bool done = true;
 
 	/* Two at a time could both wait for the same phase and miss a reader of the other. */
-	if (pthread_mutex_clocklock(&g->drain_lock, CLOCK_MONOTONIC, &until) != 0)
+	if (!turn_take(&g->drains, deadline))
 		return false;
 	atomic_fetch_add(&g->draining, 1);
 	for (int flip = 0; flip < 2 && done; flip++) {
@@ -68,6 +67,6 @@ bool gate_drain(struct gate *g, struct deadline deadline)
 			done = wait_zero(&g->shard[s].inside[old], deadline);
 	}
 	atomic_fetch_sub(&g->draining, 1);
-	pthread_mutex_unlock(&g->drain_lock);
+	turn_give(&g->drains);
 	return done;
 }

@@ -14,12 +14,12 @@
 #ifndef UTIL_GATE_H
 #define UTIL_GATE_H
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "util/clock.h"
+#include "util/turn.h"
 
 #define GATE_SHARDS 16u
 
@@ -31,7 +31,7 @@ struct gate {
 	struct gate_shard shard[GATE_SHARDS];
 	_Alignas(64) _Atomic uint32_t phase;
 	_Atomic uint32_t draining;
-	pthread_mutex_t drain_lock; /* one drain at a time */
+	struct turn drains; /* one at a time */
 };
 
 /* All zero is a valid gate; gate_init() for memory that is not. */

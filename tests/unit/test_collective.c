@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -50,8 +51,6 @@ static void setup(struct world *w, uint32_t size)
 
 static void teardown(struct world *w)
 {
-	for (uint32_t i = 0; i < w->size; i++)
-		collective_deinit(&w->rank[i].c);
 	control_close(&w->page);
 }
 

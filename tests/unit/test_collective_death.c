@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -233,7 +234,6 @@ static bool die_after(uint32_t steps, int32_t *code, uint32_t *completed)
 	pthread_join(thread, NULL);
 	*code = shared->code[0];
 	*completed = total(&page);
-	collective_deinit(&c);
 	close(fd);
 	control_close(&page);
 	return alive;
