@@ -295,6 +295,7 @@ static void remove_stale(const char *dir)
 	struct stat st;
 	DIR *d = opendir(dir);
 
+	/* cppcheck-suppress readdirCalled ; one stream, one thread */
 	for (int i = 0; d && i < STALE_SCAN_MAX && (e = readdir(d)); i++) {
 		int n = snprintf(sun.sun_path, sizeof(sun.sun_path), "%s/%s", dir, e->d_name);
 		if (strncmp(e->d_name, "smem-", 5) != 0 || n < 0 ||
@@ -356,9 +357,11 @@ static void stop_on_loop(void *arg)
 		event_free(a->abstract.event);
 	if (a->path.event)
 		event_free(a->path.event);
-	while (a->clients) {
-		agent_frame_send(a->clients->fd, &bye, -1);
-		client_free(a->clients);
+	struct client *c, *next;
+	DL_FOREACH_SAFE(a->clients, c, next)
+	{
+		agent_frame_send(c->fd, &bye, -1);
+		client_free(c);
 	}
 }
 

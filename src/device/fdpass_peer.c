@@ -21,13 +21,23 @@ static int32_t check_addr(const struct agent_addr *addr)
 	return SMEM_OK;
 }
 
+/* Watch a connection that is up. */
+static int32_t watch(struct conn *c, struct agent_peer *w, struct deadline deadline)
+{
+	int32_t r = conn_wait_up(c, deadline);
+
+	if (r != SMEM_OK)
+		return r;
+	loop_call(c->loop, conn_arm, w);
+	return w->armed == SMEM_OK ? SMEM_OK : conn_over_err(c, deadline);
+}
+
 int32_t agent_peer_open(const struct agent_addr *addr, struct deadline deadline,
 			void (*lost)(void *arg), void *arg, struct agent_peer **ret)
 {
 	bool fresh = false;
 	struct conn *c = NULL;
-	auto_free struct agent_peer *w = calloc(1, sizeof(*w));
-	int32_t r = w ? check_addr(addr) : smem_err(SMEM_MALLOC_FAILED, "connection to an agent");
+	int32_t r = check_addr(addr);
 
 	if (r == SMEM_OK)
 		r = conn_find(addr, &c, &fresh);
@@ -35,18 +45,19 @@ int32_t agent_peer_open(const struct agent_addr *addr, struct deadline deadline,
 		return r;
 	if (fresh)
 		loop_call(c->loop, conn_start, c);
-	r = conn_wait_up(c, deadline);
-	if (r == SMEM_OK) {
+	struct agent_peer *w = calloc(1, sizeof(*w));
+	if (w) {
 		*w = (struct agent_peer){.conn = c, .lost = lost, .arg = arg};
-		loop_call(c->loop, conn_arm, w);
-		if (w->armed != SMEM_OK)
-			r = conn_over_err(c, deadline);
+		r = watch(c, w, deadline);
+	} else {
+		r = smem_err(SMEM_MALLOC_FAILED, "connection to an agent");
 	}
 	if (r != SMEM_OK) {
 		conn_release(c);
+		free(w);
 		return r;
 	}
-	*ret = take_ptr(&w);
+	*ret = w;
 	return SMEM_OK;
 }
 

@@ -36,7 +36,8 @@
 #include "util/log.h"
 
 #define HUGE_PAGE (2ull << 20)
-#define PIECE	  (32ull << 20) /* small beside what machines have, large beside reading the limits */
+/* Small beside what machines have, large beside reading the limits. */
+#define PIECE (32ull << 20)
 
 #define SYS_HUGETLB "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 #define SYS_THP	    "/sys/kernel/mm/transparent_hugepage/"

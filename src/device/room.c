@@ -151,9 +151,11 @@ static void add_levels(struct room *room, const char *mount, const char *inner, 
 	char dir[2 * DIR_MAX];
 	int stem = snprintf(dir, sizeof(dir), "%s%s", room->root, mount);
 
-	if (stem < 0 || strlen(inner) >= sizeof(dir) - (size_t)stem)
+	size_t tail = strlen(inner) + 1;
+
+	if (stem < 0 || tail > sizeof(dir) - (size_t)stem)
 		return;
-	strcpy(dir + stem, inner);
+	memcpy(dir + stem, inner, tail);
 	for (;;) {
 		add_level(room, dir, v2);
 		char *slash = strrchr(dir + stem, '/');
