@@ -289,7 +289,7 @@ bool arg_bytes(PyObject *o, const char *name, Py_buffer *ret)
 		return wrong_type(o, name, "bytes or another contiguous buffer");
 	if (PyObject_GetBuffer(o, ret, PyBUF_SIMPLE) == 0)
 		return true;
-	if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+	if (PyErr_ExceptionMatches(PyExc_BufferError) || PyErr_ExceptionMatches(PyExc_ValueError)) {
 		PyErr_Clear();
 		PyErr_Format(PyExc_TypeError, "argument '%s' must be a contiguous buffer", name);
 	}

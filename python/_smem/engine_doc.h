@@ -50,7 +50,7 @@ static const char batch_register_doc[] =
     "Register many ranges, all or none (smem_trans_batch_register_mem).\n\n"
     "Each argument is a list or tuple of integers, or a contiguous buffer of 8-byte integers\n"
     "(NumPy array, array.array('Q'), ...), which is used as it is. Unequal lengths: -2000. Empty:\n"
-    "0. Otherwise as register_memory().";
+    "0. Otherwise as register_memory(). Does not wait.";
 
 #define MOVE_CODES                                                                                 \
 	"-2000 (range not registered there), -2007 (unknown session), -2008, -2020 (session\n"     \
