@@ -90,7 +90,8 @@ int32_t segment_import(struct agent_peer *peer, const struct segment_export *ex,
 	if (r != SMEM_OK)
 		return r;
 	struct device_mem mem = {.fd = fd, .size = ex->size, .pages = (enum mem_pages)ex->pages};
-	r = device_host.map(&mem, addr, true);
+	/* Page tables of 4 KiB pages for the memory of all peers would cost more than they save. */
+	r = device_host.map(&mem, addr, mem.pages != MEM_PAGES_BASE);
 	if (r != SMEM_OK)
 		return r;
 	mem.fd = -1;

@@ -12,6 +12,7 @@
 #include "device/crew.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -21,6 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "device/cgroup.h"
 #include "util/cleanup.h"
 #include "util/clock.h"
 #include "util/env.h"
@@ -47,7 +49,7 @@ static pthread_mutex_t refs_lock = PTHREAD_MUTEX_INITIALIZER; /* starting and en
 static unsigned refs;
 static int loadavg_fd = -1;
 static _Atomic unsigned limit; /* most helpers; 0: no crew */
-static unsigned cpus;
+static unsigned cpus;	       /* of the machine, as what runs is counted */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t work_cond = PTHREAD_COND_INITIALIZER;
@@ -179,22 +181,46 @@ unsigned crew_spare(void)
 	return idle < most ? idle : most;
 }
 
+/* Whole CPUs that the process's control groups grant; to use up a quota is to stand still for what
+ * is left of a tenth of a second. */
+static unsigned quota_cpus(void)
+{
+	struct cgroup groups;
+	uint64_t v[2], least = UINT_MAX;
+
+	cgroup_find("", "cpu", &groups);
+	for (size_t i = 0; i < groups.count; i++) {
+		const char *dir = groups.level[i].dir;
+		bool known = groups.level[i].v2
+				 ? cgroup_numbers(dir, "cpu.max", v, 2) == 2
+				 : cgroup_numbers(dir, "cpu.cfs_quota_us", &v[0], 1) == 1 &&
+				       cgroup_numbers(dir, "cpu.cfs_period_us", &v[1], 1) == 1;
+		if (known && v[0] < INT64_MAX && v[1] > 0 && v[0] / v[1] < least)
+			least = v[0] / v[1];
+	}
+	cgroup_clear(&groups);
+	return least > 0 ? (unsigned)least : 1;
+}
+
 static unsigned usable_cpus(void)
 {
 	cpu_set_t set;
+	unsigned n = sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+	unsigned quota = quota_cpus();
 
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+	return n < quota ? n : quota;
 }
 
 static void start(void)
 {
 	int64_t want = env_int(ENV_COPY_THREADS);
 
-	cpus = usable_cpus();
+	unsigned others = usable_cpus() - 1;
 	if (want < 0)
-		want = cpus - 1 < HELPERS_MAX ? cpus - 1 : HELPERS_MAX;
+		want = others < HELPERS_MAX ? others : HELPERS_MAX;
 	if (want == 0)
 		return;
+	cpus = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	loadavg_fd = fd_own(open("/proc/loadavg", O_RDONLY | O_CLOEXEC));
 	if (loadavg_fd < 0)
 		return;

@@ -14,69 +14,41 @@
 #include "device/room.h"
 
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "util/cleanup.h"
+#include "device/cgroup.h"
 #include "util/err.h"
 
-#define DIR_MAX	  1024
-#define LEVEL_MAX 64 /* nested groups; systemd and container runtimes use fewer than ten */
+#define DIR_MAX 1024
 
 #define MARGIN_MIN (4ull << 20)
 #define MARGIN_MAX (512ull << 20)
 
 #define NO_LIMIT (1ull << 62) /* v1 writes "none" as a number near 2^63 */
 
-struct level {
-	char *dir;
-	bool v2;
-};
-
 struct room {
 	char *root;
-	size_t count;
-	struct level level[LEVEL_MAX];
+	struct cgroup groups;
 };
-
-static void close_file(FILE **f)
-{
-	if (*f)
-		fclose(*f);
-}
-#define auto_file CLEANUP(close_file)
-
-static FILE *open_under(const char *dir, const char *name)
-{
-	char path[2 * DIR_MAX];
-	int n = snprintf(path, sizeof(path), "%s/%s", dir, name);
-
-	return n > 0 && (size_t)n < sizeof(path) ? fopen(path, "re") : NULL;
-}
-
-/* A file that is one number; "max" and what cannot be read are no limit. */
-static bool read_number(const char *dir, const char *name, uint64_t *ret)
-{
-	auto_file FILE *f = open_under(dir, name);
-
-	return f && fscanf(f, "%" SCNu64, ret) == 1;
-}
 
 /* Sum of the named lines of a "name value" file; `colon` as in /proc/meminfo. */
 static uint64_t read_fields(const char *dir, const char *file, const char *const *names, size_t n)
 {
-	auto_file FILE *f = open_under(dir, file);
-	char name[64];
+	char path[2 * DIR_MAX], name[64];
 	uint64_t value, sum = 0;
 
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	FILE *f = fopen(path, "re");
 	while (f && fscanf(f, "%63s %" SCNu64 "%*[^\n]", name, &value) == 2) {
 		for (size_t i = 0; i < n; i++) {
 			if (strcmp(name, names[i]) == 0)
 				sum += value;
 		}
 	}
+	if (f)
+		fclose(f);
 	return sum;
 }
 
@@ -112,16 +84,18 @@ static void consider_machine(const struct room *room, struct room_left *left)
 		consider(left, total, total > avail ? total - avail : 0, "memory of the machine");
 }
 
-static void consider_level(const struct level *l, struct room_left *left)
+static void consider_level(const struct cgroup_level *l, struct room_left *left)
 {
 	static const char *const cache_v2[] = {"active_file", "inactive_file"};
 	static const char *const cache_v1[] = {"total_active_file", "total_inactive_file"};
 	uint64_t limit, used;
 	char whose[DIR_MAX];
 
-	if (!read_number(l->dir, l->v2 ? "memory.max" : "memory.limit_in_bytes", &limit) ||
+	if (cgroup_numbers(l->dir, l->v2 ? "memory.max" : "memory.limit_in_bytes", &limit, 1) !=
+		1 ||
 	    limit >= NO_LIMIT ||
-	    !read_number(l->dir, l->v2 ? "memory.current" : "memory.usage_in_bytes", &used))
+	    cgroup_numbers(l->dir, l->v2 ? "memory.current" : "memory.usage_in_bytes", &used, 1) !=
+		1)
 		return;
 	uint64_t cache = read_fields(l->dir, "memory.stat", l->v2 ? cache_v2 : cache_v1, 2);
 	snprintf(whose, sizeof(whose), "limit of cgroup %s", l->dir);
@@ -132,92 +106,8 @@ void room_read(const struct room *room, struct room_left *ret)
 {
 	*ret = (struct room_left){.bytes = UINT64_MAX};
 	consider_machine(room, ret);
-	for (size_t i = 0; i < room->count; i++)
-		consider_level(&room->level[i], ret);
-}
-
-static void add_level(struct room *room, const char *dir, bool v2)
-{
-	if (room->count == LEVEL_MAX)
-		return;
-	char *copy = strdup(dir);
-	if (copy)
-		room->level[room->count++] = (struct level){.dir = copy, .v2 = v2};
-}
-
-/* All levels from mount + inner (inner is "" or "/a/b") up to mount itself. */
-static void add_levels(struct room *room, const char *mount, const char *inner, bool v2)
-{
-	char dir[2 * DIR_MAX];
-	int stem = snprintf(dir, sizeof(dir), "%s%s", room->root, mount);
-
-	size_t tail = strlen(inner) + 1;
-
-	if (stem < 0 || tail > sizeof(dir) - (size_t)stem)
-		return;
-	memcpy(dir + stem, inner, tail);
-	for (;;) {
-		add_level(room, dir, v2);
-		char *slash = strrchr(dir + stem, '/');
-		if (!slash)
-			return;
-		*slash = '\0';
-	}
-}
-
-/* The process's group in the hierarchy that controls memory (v1) or in the unified one (v2). */
-static bool own_group(const struct room *room, bool v2, char group[DIR_MAX])
-{
-	char dir[DIR_MAX], line[DIR_MAX + 256], controllers[256];
-
-	snprintf(dir, sizeof(dir), "%s/proc/self", room->root);
-	auto_file FILE *f = open_under(dir, "cgroup");
-	while (f && fgets(line, sizeof(line), f)) {
-		char *first = strchr(line, ':');
-		char *second = first ? strchr(first + 1, ':') : NULL;
-		if (!second)
-			continue;
-		snprintf(controllers, sizeof(controllers), ",%.*s,", (int)(second - first - 1),
-			 first + 1);
-		bool match =
-		    v2 ? strcmp(controllers, ",,") == 0 : strstr(controllers, ",memory,") != NULL;
-		if (!match)
-			continue;
-		snprintf(group, DIR_MAX, "%s", second + 1);
-		group[strcspn(group, "\n")] = '\0';
-		return true;
-	}
-	return false;
-}
-
-/* What of `group` lies below the mounted part of the hierarchy; "" when the mount shows less. */
-static const char *inner_part(const char *group, const char *mount_root)
-{
-	size_t n = strcmp(mount_root, "/") == 0 ? 0 : strlen(mount_root);
-
-	if (strncmp(group, mount_root, n) != 0 || (group[n] != '/' && group[n] != '\0'))
-		return "";
-	group += n;
-	if (strcmp(group, "/") == 0 || strstr(group, "/.."))
-		return "";
-	return group;
-}
-
-static void scan_mounts(struct room *room)
-{
-	char dir[DIR_MAX], line[4096], root[DIR_MAX], mount[DIR_MAX], group[DIR_MAX];
-
-	snprintf(dir, sizeof(dir), "%s/proc/self", room->root);
-	auto_file FILE *f = open_under(dir, "mountinfo");
-	while (f && fgets(line, sizeof(line), f)) {
-		const char *type = strstr(line, " - ");
-		if (!type || sscanf(line, "%*s %*s %*s %1023s %1023s", root, mount) != 2)
-			continue;
-		bool v2 = strncmp(type, " - cgroup2 ", 11) == 0;
-		bool v1 = strncmp(type, " - cgroup ", 10) == 0 && strstr(type, "memory");
-		if ((v1 || v2) && own_group(room, v2, group))
-			add_levels(room, mount, inner_part(group, root), v2);
-	}
+	for (size_t i = 0; i < room->groups.count; i++)
+		consider_level(&room->groups.level[i], ret);
 }
 
 int32_t room_open(const char *root, struct room **ret)
@@ -228,7 +118,7 @@ int32_t room_open(const char *root, struct room **ret)
 		free(room);
 		return smem_err(SMEM_MALLOC_FAILED, "limits of memory");
 	}
-	scan_mounts(room);
+	cgroup_find(root, "memory", &room->groups);
 	*ret = room;
 	return SMEM_OK;
 }
@@ -237,8 +127,7 @@ void room_close(struct room *room)
 {
 	if (!room)
 		return;
-	for (size_t i = 0; i < room->count; i++)
-		free(room->level[i].dir);
+	cgroup_clear(&room->groups);
 	free(room->root);
 	free(room);
 }
