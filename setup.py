@@ -106,6 +106,15 @@ class BuildExt(build_ext):
         if not self.linked_only():
             self.put(bundle, os.path.join(os.path.dirname(self.get_ext_fullpath(ext.name)), ".libs"))
 
+    def copy_extensions_to_source(self):
+        """In place and editable builds: the bundle follows the extension."""
+        super().copy_extensions_to_source()
+        built = os.path.join(self.build_lib, "mf_smem", ".libs")
+        here = os.path.join(ROOT, PACKAGE, ".libs")
+        if os.path.isdir(built) and os.path.abspath(built) != here:
+            shutil.rmtree(here, ignore_errors=True)
+            shutil.copytree(built, here)
+
     def linked_only(self):
         """For the tests: LD_LIBRARY_PATH names the library under test."""
         return os.environ.get("MF_SMEM_BUNDLE") == "0"

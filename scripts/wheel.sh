@@ -4,9 +4,9 @@
 # usage: scripts/wheel.sh [DIST]
 #
 # The wheels mf_smem and mf_adapter and the source distribution of mf_smem into DIST (default dist/).
-# VERSION names their version
-# (default 1.0.0), PYTHON the interpreter to build with; otherwise the first of the system's and the one on PATH that is
-# CPython 3.11 or later with headers. Its setuptools are used when it has them, else pip fetches some.
+# VERSION names their version (default 1.0.0), PYTHON the interpreter to build with; otherwise the
+# first of the system's and the one on PATH that is CPython 3.11 or later with headers. Its
+# setuptools are used when it has them, else pip fetches some.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -38,8 +38,8 @@ if ! "$python" -c 'import setuptools, wheel; assert int(setuptools.__version__.s
 	export PYTHONPATH
 fi
 # A copy of the tree, so that nothing of an earlier build gets in and nothing is left in it.
-for name in LICENSE README.md Makefile MANIFEST.in meson.build meson_options.txt pyproject.toml setup.py include src tools \
-	examples bench python; do
+for name in LICENSE README.md Makefile MANIFEST.in meson.build meson_options.txt pyproject.toml setup.py include src \
+	tools examples python; do
 	cp -a "$name" "$work/"
 done
 find "$work" \( -name '*.so' -o -name __pycache__ -o -name '*.egg-info' -o -name .libs \) -prune -exec rm -rf {} +
