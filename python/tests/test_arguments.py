@@ -256,3 +256,56 @@ def test_services_not_initialised():
     bm.uninitialize()
     shm.uninitialize()
     mf_smem.uninitialize()
+
+
+def test_references_do_not_drift():
+    """Every way in and out of a function, many times: nobody's count moves."""
+    import sys
+
+    text, url, array_ = "127.0.0.1:" + str(id(ENGINE)), "tcp://" + str(id(BM)), numpy.arange(3)
+    config, integer, function = bm.BmConfig(), 1 << 70, lambda *a: None
+    watched = [text, url, array_, config, integer, function, BM, SHM, ENGINE, bm.BmConfig, bm.CopyData2DParams,
+               shm.ShmConfig, bm.BigMemory, shm.ShareMemory, mf_adapter.TransferEngine, mf_smem.SmemError]
+
+    def attempt(call, *arguments, **keywords):
+        try:
+            call(*arguments, **keywords)
+        except (TypeError, OverflowError, mf_smem.SmemError, AttributeError, ValueError, BufferError):
+            pass
+
+    def all_ways():
+        for call, arguments, _, _ in BAD:
+            attempt(call, *arguments)
+        for call in (bm.BmConfig, bm.CopyData2DParams, shm.ShmConfig, bm.BigMemory, shm.ShareMemory,
+                     mf_adapter.TransferEngine, bm.create, shm.create):
+            attempt(call)
+            attempt(call, integer)
+            attempt(call, text)
+            attempt(call, id=integer)
+        attempt(bm.initialize, url, 1, 0, config)
+        attempt(ENGINE.initialize, url, text, text, -1)
+        attempt(ENGINE.initialize, url + "\0", text, "Decode", -1)
+        for vector in (array_, [integer], (text,), [1, 2]):
+            attempt(ENGINE.batch_register_memory, array_, vector)
+            attempt(ENGINE.batch_transfer_sync_write, text, array_, array_, vector)
+        attempt(SHM.register_exit, function)
+        attempt(SHM.set_context, array_)
+        attempt(SHM.all_gather, array_)
+        attempt(BM.copy_data_2d, bm.CopyData2DParams(), 0)
+        attempt(setattr, config, "rank_id", integer)
+        mf_smem.set_extern_logger(function)
+        attempt(mf_smem.set_log_level, 9)
+        mf_smem.set_extern_logger(None)
+        with mf_adapter.TransferEngine() as engine:
+            engine.get_rpc_port()
+
+    mf_smem.set_log_level(3)
+    all_ways()
+    gc.collect()
+    before = [sys.getrefcount(o) for o in watched]
+    for _ in range(200):
+        all_ways()
+    gc.collect()
+    after = [sys.getrefcount(o) for o in watched]
+    mf_smem.set_log_level(2)
+    assert [b - a for a, b in zip(before, after)] == [0] * len(watched)
