@@ -46,9 +46,9 @@ int32_t store_open(const struct store_url *url, enum store_role role, struct dea
 		   struct store **ret);
 
 /*
- * Drop a reference. The last one says good-bye, closes the listening socket at once, lingers as
- * long as clients are there, at most `linger_ms` (STORE_LINGER_MS; 1000 after a failed init), and
- * frees. NULL is fine.
+ * Drop a reference; groups and watches taken through it are freed before. The last one says
+ * good-bye, closes the listening socket at once, lingers as long as clients are there, at most
+ * `linger_ms` (STORE_LINGER_MS; 1000 after a failed init), and frees. NULL is fine.
  */
 void store_close(struct store *s, uint32_t linger_ms);
 

@@ -17,12 +17,40 @@
 #define EXTRA_CONTEXT_MAX 65536u /* the API's own limits */
 #define ALLGATHER_MAX	  65536u
 
-#define STORE_KEY_MAX	256u /* bytes of a key; ours are below 64, users' session names below 300 */
-#define STORE_VALUE_MAX (1u << 20)  /* bytes of a value */
-#define STORE_FRAME_MAX (80u << 20) /* a gather of 1024 x 64 KiB in one reply, and its heads */
-#define STORE_HELLO_MS	5000	    /* a connection that has not said hello by then is cut */
-#define STORE_GRACE_MS	400  /* after an end of file, how long a client may take to come back */
-#define STORE_LINGER_MS 5000 /* how long a closing server serves the clients it has */
+/* Bytes of a key or name: ours are below 64, users' session names below 300. */
+#define STORE_KEY_MAX	512u
+#define STORE_VALUE_MAX (1u << 20) /* bytes of a value */
+/* A gather of 1024 x 64 KiB in one reply, and its heads. */
+#define STORE_FRAME_MAX (80u << 20)
+/* The longest request: two values, their names and heads. */
+#define STORE_REQUEST_MAX (4u << 20)
+
+/* One client of the store: a process with thousands of objects stays far below. Requests that wait
+ * (one per blocked thread); memberships, ranges and watches; values it made, and their bytes;
+ * intervals in its list of usable ranges. */
+#define STORE_CLIENT_WAITS_MAX	4096u
+#define STORE_CLIENT_THINGS_MAX 16384u
+#define STORE_CLIENT_KEYS_MAX	(1u << 20)
+#define STORE_CLIENT_BYTES_MAX	(256u << 20)
+#define STORE_CLIENT_USABLE_MAX 256u
+/* Bytes it has not acknowledged (two of the largest replies); beyond this it is cut off. Unsent
+ * bytes above which none of its requests is read before it takes its replies. */
+#define STORE_CLIENT_QUEUE_MAX (160u << 20)
+#define STORE_CLIENT_BACKLOG   (1u << 20)
+
+/* All clients of a store together. Connections: 1024 ranks of three services each, and room. */
+#define STORE_CLIENTS_MAX  8192u
+#define STORE_KEYS_MAX	   (4u << 20)
+#define STORE_BYTES_MAX	   (1u << 30)
+#define STORE_QUEUE_MAX	   (1u << 30) /* unacknowledged; beyond it the longest queue is cut off */
+#define STORE_RANGES_MAX   65536u     /* a new one looks at all of them */
+#define STORE_FAILURES_MAX 1024u      /* failed acknowledgements kept per group: one a member */
+
+#define STORE_HELLO_MS	    5000  /* a connection that has not said hello by then is cut */
+#define STORE_FRAME_MS	    30000 /* a frame that has begun must be complete by then */
+#define STORE_GRACE_MS	    400	 /* after an end of file, how long a client may take to come back */
+#define STORE_PORT_RETRY_MS 2000 /* how long a taken port is tried again */
+#define STORE_LINGER_MS	    5000 /* how long a closing server serves the clients it has */
 
 #define AGENT_CLIENTS_MAX                                                                          \
 	4096 /* a world has 1024 ranks, on one host at worst; and some to come back */
@@ -37,11 +65,11 @@
 #define DESTROY_ACK_MS 5000  /* how long destroy and uninit wait for live members */
 #define KEEPER_OPEN_MS 10000 /* mapping a newcomer; one that is stopped holds up the next */
 
-#define OFI_CLIENTS_MAX	    4096u /* peers of other hosts with a connection to this process */
-#define OFI_HELLO_MS	    5000  /* a connection that has not said hello by then is cut */
-#define OFI_WITHDRAW_ASK_MS 1000  /* what a peer may take to let go of a withdrawn region */
-#define OFI_CHUNK	    (4u << 20) /* bytes of one operation: small copies wait no longer */
+#define OFI_CLIENTS_MAX	    4096u	/* peers of other hosts with a connection to this process */
+#define OFI_HELLO_MS	    5000	/* a connection that has not said hello by then is cut */
+#define OFI_WITHDRAW_ASK_MS 1000	/* what a peer may take to let go of a withdrawn region */
+#define OFI_CHUNK	    (4u << 20)	/* bytes of one operation: small copies wait no longer */
 #define OFI_WINDOW	    (32u << 20) /* bytes in flight to one peer */
-#define OFI_OPS		    64u	  /* operations in flight to one peer: below any provider's queue */
+#define OFI_OPS		    64u /* operations in flight to one peer: below any provider's queue */
 
 #endif

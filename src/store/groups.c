@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store.h's groups, the client's side: the number the client listens by (gid) names the membership
+ * at the server. Events are delivered on the loop; everything else is a call.
+ */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store/client.h"
+#include "store/reply.h"
+#include "util/cleanup.h"
+#include "util/err.h"
+#include "util/limits.h"
+
+struct store_group {
+	struct listener listener; /* first */
+	struct client *client;
+	store_event_fn fn;
+	void *arg;
+	uint32_t member;
+	uint64_t incarnation;
+	uint64_t seq;
+	_Atomic bool woken;
+	bool left;
+};
+
+static void group_push(struct listener *l, const uint8_t *data, size_t len)
+{
+	struct store_group *g = (struct store_group *)l;
+	struct reader in = reader_of(data, len);
+	struct proto_event e;
+
+	while (in.at < in.end && event_decode(&in, &e)) {
+		struct store_event event = {.kind = (enum store_event_kind)e.kind,
+					    .member = e.member,
+					    .seq = e.seq,
+					    .incarnation = e.incarnation,
+					    .data = e.data.data,
+					    .len = e.data.len};
+		g->fn(g->arg, &event);
+	}
+}
+
+static void group_closed(struct listener *l)
+{
+	struct store_group *g = (struct store_group *)l;
+	struct store_event event = {.kind = STORE_EVENT_CLOSED, .member = g->member};
+
+	g->fn(g->arg, &event);
+}
+
+static int32_t conflict_read(const struct call *call, struct store_conflict *ret)
+{
+	struct reader in = reader_of(call->body, call->body_len);
+	struct store_conflict c = {.member = read_u32(&in)};
+
+	c.own = read_u32(&in);
+	c.duplicate = read_u8(&in) != 0;
+	struct span spec = read_span(&in);
+	struct span own_spec = read_span(&in);
+	if (in.failed)
+		return reply_malformed(proto_op_name(call->req.op));
+	int32_t r = bytes_copy(spec, &c.spec);
+	if (r == SMEM_OK)
+		r = bytes_copy(own_spec, &c.own_spec);
+	if (r != SMEM_OK)
+		store_bytes_free(&c.spec);
+	else
+		*ret = c;
+	return r;
+}
+
+/* A refusal may come with the two sides of a conflict. */
+static int32_t refused(const struct call *call, int32_t code, struct store_conflict *conflict)
+{
+	if (code != SMEM_INVALID_PARAM || !conflict || call->body_len == 0)
+		return code;
+	int32_t r = conflict_read(call, conflict);
+	return r == SMEM_OK ? smem_err(code, "%s", call->text) : r;
+}
+
+static int32_t entered(struct store_group *g, const struct call *call)
+{
+	struct reader in = reader_of(call->body, call->body_len);
+
+	g->member = read_u32(&in);
+	g->seq = read_u64(&in);
+	g->incarnation = read_u64(&in);
+	return in.failed ? reply_malformed("enter") : SMEM_OK;
+}
+
+int32_t store_group_enter(struct store *s, const struct store_enter *e, struct deadline deadline,
+			  struct store_conflict *conflict, struct store_group **ret)
+{
+	struct store_group *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return smem_err(SMEM_MALLOC_FAILED, "group %s", e->name);
+	if (conflict)
+		*conflict = (struct store_conflict){.member = STORE_MEMBER_ANY};
+	g->listener =
+	    (struct listener){.op = OP_EVENTS, .push = group_push, .closed = group_closed};
+	g->client = store_client(s);
+	g->fn = e->fn;
+	g->arg = e->arg;
+	g->member = e->member;
+	client_listen(g->client, &g->listener);
+	struct call call = {.req = {.op = OP_ENTER,
+				    .gid = g->listener.id,
+				    .flags = e->mode,
+				    .index = e->member,
+				    .size = e->size,
+				    .numbers = e->mode == STORE_GROUP_OPEN ? e->numbers : e->size,
+				    .key = {(const uint8_t *)e->name, strlen(e->name)},
+				    .val = {e->blob, e->blob_len},
+				    .extra = {e->spec, e->spec_len},
+				    .sort = {e->sort, e->sort_len}},
+			    .deadline = deadline};
+	int32_t r = client_call(g->client, &call);
+	r = r == SMEM_OK ? entered(g, &call) : refused(&call, r, conflict);
+	free(call.body);
+	if (r != SMEM_OK) {
+		client_unlisten(g->client, &g->listener);
+		free(g);
+		return r;
+	}
+	*ret = g;
+	return SMEM_OK;
+}
+
+uint32_t store_group_member(const struct store_group *g)
+{
+	return g->member;
+}
+
+uint64_t store_group_incarnation(const struct store_group *g)
+{
+	return g->incarnation;
+}
+
+uint64_t store_group_seq(const struct store_group *g)
+{
+	return g->seq;
+}
+
+void store_group_ack(struct store_group *g, uint64_t seq, int32_t code, const char *text)
+{
+	struct request req = {.op = OP_GROUP_ACK,
+			      .gid = g->listener.id,
+			      .seq = seq,
+			      .code = code,
+			      .extra = {(const uint8_t *)text, text ? strlen(text) : 0}};
+
+	client_cast(g->client, &req);
+}
+
+static int32_t group_call(struct store_group *g, struct call *call)
+{
+	call->req.gid = g->listener.id;
+	int32_t r = client_call(g->client, call);
+	free(take_ptr(&call->body));
+	return r;
+}
+
+int32_t store_group_fence(struct store_group *g, uint64_t seq, struct deadline deadline)
+{
+	struct call call = {
+	    .req = {.op = OP_FENCE, .seq = seq}, .deadline = deadline, .woken = &g->woken};
+
+	return group_call(g, &call);
+}
+
+int32_t store_group_gather(struct store_group *g, const void *kind, size_t kind_len,
+			   const void *val, size_t len, struct deadline deadline,
+			   struct store_conflict *conflict, struct store_gathered *ret)
+{
+	struct call call = {.req = {.op = OP_ROUND,
+				    .gid = g->listener.id,
+				    .extra = {kind, kind_len},
+				    .val = {val, len}},
+			    .deadline = deadline,
+			    .woken = &g->woken};
+
+	if (conflict)
+		*conflict = (struct store_conflict){.member = STORE_MEMBER_ANY};
+	int32_t r = client_call(g->client, &call);
+	r = r == SMEM_OK ? gathered_read(call.body, call.body_len, ret)
+			 : refused(&call, r, conflict);
+	free(call.body);
+	return r;
+}
+
+int32_t store_group_blob(struct store_group *g, const void *blob, size_t len,
+			 struct deadline deadline)
+{
+	struct call call = {
+	    .req = {.op = OP_BLOB, .val = {blob, len}}, .deadline = deadline, .woken = &g->woken};
+
+	return group_call(g, &call);
+}
+
+int32_t store_group_note(struct store_group *g, const void *note, size_t len, bool once,
+			 struct deadline deadline)
+{
+	struct call call = {.req = {.op = OP_NOTE, .flags = once, .val = {note, len}},
+			    .deadline = deadline,
+			    .woken = &g->woken};
+
+	return group_call(g, &call);
+}
+
+void store_group_wake(struct store_group *g)
+{
+	atomic_store(&g->woken, true);
+	client_wake(g->client, &g->woken);
+}
+
+int32_t store_group_leave(struct store_group *g, bool wait_acks, struct deadline deadline)
+{
+	struct call call = {.req = {.op = OP_LEAVE, .flags = wait_acks}, .deadline = deadline};
+	int32_t r = group_call(g, &call);
+
+	g->left = true;
+	client_unlisten(g->client, &g->listener);
+	return r == SMEM_UNREACHABLE ? SMEM_OK : r;
+}
+
+void store_group_free(struct store_group *g)
+{
+	if (!g)
+		return;
+	if (!g->left) {
+		struct request req = {.op = OP_LEAVE, .gid = g->listener.id};
+		client_unlisten(g->client, &g->listener);
+		client_cast(g->client, &req);
+	}
+	free(g);
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading replies, shared by calls.c and groups.c. */
+#ifndef STORE_REPLY_H
+#define STORE_REPLY_H
+
+#include "store/blob.h"
+#include "store/store.h"
+
+int32_t reply_malformed(const char *what);
+int32_t bytes_copy(struct span s, struct store_bytes *ret);
+int32_t gathered_read(const uint8_t *body, size_t len, struct store_gathered *ret);
+
+#endif

@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stores of this process: one object per URL, shared by whoever asks. The first opener makes it
+ * while others of the same URL wait for the outcome; different URLs do not wait for each other. An
+ * object whose connection was lost is taken out of the list, so that the next opener gets a new
+ * one, and lives on until its holders let go.
+ */
+#include "store/store.h"
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <utlist.h>
+
+#include "store/client.h"
+#include "store/net.h"
+#include "store/server.h"
+#include "util/cleanup.h"
+#include "util/err.h"
+#include "util/fork.h"
+#include "util/limits.h"
+#include "util/log.h"
+
+struct store {
+	struct store_url url;
+	unsigned refs;
+	bool busy;   /* being opened, or asked to serve as well */
+	bool listed; /* in `stores` */
+	struct client *client;
+	struct server *server;
+	struct store *prev, *next;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static struct store *stores;
+static struct store *forgotten; /* the parent's, in a forked child: kept reachable, never touched */
+
+static void fork_child(void)
+{
+	if (stores)
+		DL_CONCAT(forgotten, stores);
+	stores = NULL;
+	pthread_mutex_init(&lock, NULL);
+	pthread_cond_init(&cond, NULL);
+}
+
+static const struct fork_hooks hooks = {.order = FORK_ORDER_STORE, .child = fork_child};
+FORK_HOOKS(hooks)
+
+struct client *store_client(struct store *s)
+{
+	return s->client;
+}
+
+/* ---- which object a URL means ---- */
+
+/* A host that listens on a wildcard address owns the port on each of this machine's addresses. */
+static bool wildcard_covers(const struct store *s, const struct store_url *url, bool url_own)
+{
+	return s->url.wildcard && s->server && s->url.port == url->port && url_own &&
+	       (s->url.family == AF_INET6 || url->family == AF_INET || url->family == 0);
+}
+
+static void unlist(struct store *s)
+{
+	if (!s->listed)
+		return;
+	DL_DELETE(stores, s);
+	s->listed = false;
+}
+
+static struct store *find(const struct store_url *url, bool url_own)
+{
+	struct store *s, *tmp;
+
+	DL_FOREACH_SAFE(stores, s, tmp)
+	{
+		if (strcmp(s->url.text, url->text) != 0 && !wildcard_covers(s, url, url_own))
+			continue;
+		if (s->busy || !store_lost(s))
+			return s;
+		unlist(s);
+	}
+	return NULL;
+}
+
+/* Names are looked up, which may take a while: never under the lock. */
+static bool is_own(const struct store_url *url, struct deadline deadline)
+{
+	struct net_addr addr[NET_ADDRS_MAX];
+	size_t n;
+
+	return net_resolve(url, true, deadline, addr, &n) == SMEM_OK && n > 0 &&
+	       net_is_own(&addr[0]);
+}
+
+/* ---- opening ---- */
+
+static void warn_plain(const struct store *s)
+{
+	struct sockaddr_storage sa;
+	socklen_t len;
+
+	client_local_addr(s->client, &sa, &len);
+	struct net_addr a = {.sa = sa, .len = len};
+	if (!net_is_loopback(&a))
+		LOG_WARN("store",
+			 "%s is plain TCP on a network: set SMEM_CONF_STORE_TLS_INFO to protect it",
+			 s->url.text);
+}
+
+static int32_t serve(struct store *s, enum store_role role, bool own, struct deadline deadline)
+{
+	struct deadline retry = deadline_in_ms(STORE_PORT_RETRY_MS);
+
+	if (role == STORE_CONNECT || s->server || (role == STORE_HOST_IF_LOCAL && !own))
+		return SMEM_OK;
+	if (retry.end > deadline.end)
+		retry.end = deadline.end;
+	if (role == STORE_HOST_IF_LOCAL)
+		retry.end = retry.start; /* another process of this host may be the one */
+	int32_t r = server_start(&s->url, NULL, retry, &s->server);
+	return r == SMEM_RESOURCE_IN_USE && role == STORE_HOST_IF_LOCAL ? SMEM_OK : r;
+}
+
+static int32_t build(struct store *s, enum store_role role, bool own, struct deadline deadline)
+{
+	int32_t r = serve(s, role, own, deadline);
+
+	if (r == SMEM_OK && !s->client) {
+		r = client_open(&s->url, NULL, deadline, &s->client);
+		if (r == SMEM_OK)
+			warn_plain(s);
+	}
+	return r;
+}
+
+/* Wait, under the lock, until `s` is not busy. It may be gone then. */
+static bool wait_idle(struct deadline deadline)
+{
+	struct timespec until = deadline_timespec(deadline);
+
+	return pthread_cond_clockwait(&cond, &lock, CLOCK_MONOTONIC, &until) == 0;
+}
+
+/* Under the lock: an object of the URL that this thread may build on, busy and with a reference. */
+static int32_t claim(const struct store_url *url, bool own, struct deadline deadline,
+		     struct store **ret)
+{
+	struct store *s = find(url, own);
+
+	while (s && s->busy) {
+		if (!wait_idle(deadline) && deadline_passed(deadline))
+			return smem_err(SMEM_TIMEOUT,
+					"config store %s: another thread is still opening it",
+					url->text);
+		s = find(url, own);
+	}
+	if (!s) {
+		s = calloc(1, sizeof(*s));
+		if (!s)
+			return smem_err(SMEM_MALLOC_FAILED, "config store %s", url->text);
+		s->url = *url;
+		s->listed = true;
+		DL_APPEND(stores, s);
+	}
+	s->busy = true;
+	s->refs++;
+	*ret = s;
+	return SMEM_OK;
+}
+
+static void unclaim(struct store *s)
+{
+	LOCKED(&lock);
+	s->busy = false;
+	pthread_cond_broadcast(&cond);
+}
+
+int32_t store_open(const struct store_url *url, enum store_role role, struct deadline deadline,
+		   struct store **ret)
+{
+	bool own = url->wildcard || is_own(url, deadline);
+	struct store *s = NULL;
+
+	pthread_mutex_lock(&lock);
+	int32_t r = claim(url, own, deadline, &s);
+	pthread_mutex_unlock(&lock);
+	if (r != SMEM_OK)
+		return r;
+	r = build(s, role, own, deadline);
+	unclaim(s);
+	if (r != SMEM_OK) {
+		store_close(s, INIT_LINGER_MS);
+		return r;
+	}
+	*ret = s;
+	return SMEM_OK;
+}
+
+void store_close(struct store *s, uint32_t linger_ms)
+{
+	if (!s)
+		return;
+	pthread_mutex_lock(&lock);
+	/* Somebody who has a reference too may be opening: then it is not the last. */
+	bool last = --s->refs == 0;
+	if (last)
+		unlist(s);
+	pthread_mutex_unlock(&lock);
+	if (!last)
+		return;
+	client_close(s->client);
+	server_stop(s->server, linger_ms);
+	free(s);
+}
+
+/* ---- what it is ---- */
+
+const char *store_url_text(const struct store *s)
+{
+	return s->url.text;
+}
+
+bool store_hosting(const struct store *s)
+{
+	return s->server != NULL;
+}
+
+bool store_lost(const struct store *s)
+{
+	return !s->client || client_lost(s->client);
+}
+
+int32_t store_local_addr(const struct store *s, struct sockaddr_storage *ret, socklen_t *len)
+{
+	client_local_addr(s->client, ret, len);
+	return *len > 0 ? SMEM_OK
+			: smem_err(SMEM_IO, "the address towards the config store %s is unknown",
+				   s->url.text);
+}
+
+uint64_t store_client_id(const struct store *s)
+{
+	return client_id(s->client);
+}
