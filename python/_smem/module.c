@@ -27,7 +27,7 @@ static int add_types(PyObject *module, struct state *s)
 	if (add_type(module, &bm_config_spec, "BmConfig", &s->bm_config) < 0 ||
 	    add_type(module, &shm_config_spec, "ShmConfig", &s->shm_config) < 0 ||
 	    add_type(module, &copy_2d_spec, "CopyData2DParams", &s->copy_2d) < 0 ||
-	    add_type(module, &region_spec, "Region", &s->region) < 0 ||
+	    add_type(module, &region_spec, "_Region", &s->region) < 0 ||
 	    add_type(module, &big_memory_spec, "BigMemory", &s->big_memory) < 0 ||
 	    add_type(module, &share_memory_spec, "ShareMemory", &s->share_memory) < 0 ||
 	    add_type(module, &engine_spec, "TransferEngine", &s->engine) < 0)

@@ -120,7 +120,7 @@ static PyType_Slot region_slots[] = {
     {0},
 };
 
-PyType_Spec region_spec = {.name = "mf_smem._smem.Region",
+PyType_Spec region_spec = {.name = "mf_smem._smem._Region",
 			   .basicsize = sizeof(struct region),
 			   .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
 				    Py_TPFLAGS_DISALLOW_INSTANTIATION,

@@ -10,6 +10,7 @@
 """
 
 from enum import IntEnum
+from typing import Sequence, Union
 
 import mf_smem  # noqa: F401  checks which C library is loaded
 from mf_smem._smem import TransferEngine, create_config_store, get_last_err_msg, set_log_level
@@ -17,6 +18,7 @@ from mf_smem._smem import TransferEngine, create_config_store, get_last_err_msg,
 from ._version import __version__
 
 __all__ = [
+    "Addresses",
     "TransferEngine",
     "TransferOpcode",
     "__version__",
@@ -24,6 +26,9 @@ __all__ = [
     "get_last_err_msg",
     "set_log_level",
 ]
+
+# What batch calls take: integers, or a contiguous one-dimensional buffer of 8-byte integers.
+Addresses = Union[Sequence[int], "Buffer"]  # noqa: F821  collections.abc.Buffer, from 3.12 on
 
 
 class TransferOpcode(IntEnum):

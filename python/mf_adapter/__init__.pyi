@@ -4,11 +4,12 @@ from enum import IntEnum
 from types import TracebackType
 from typing import TypeAlias
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer, Self, disjoint_base
 
 from ._version import __version__ as __version__
 
 __all__ = [
+    "Addresses",
     "TransferEngine",
     "TransferOpcode",
     "__version__",
@@ -27,6 +28,7 @@ def create_config_store(store_url: str) -> int: ...
 def set_log_level(level: int) -> int: ...
 def get_last_err_msg() -> str: ...
 
+@disjoint_base
 class TransferEngine:
     TransferOpcode: type[TransferOpcode]
     def __init__(self) -> None: ...

@@ -3,7 +3,7 @@ from enum import IntEnum, IntFlag
 from types import TracebackType
 from typing import Any, ClassVar
 
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 __all__ = [
     "BigMemory",
@@ -34,6 +34,7 @@ class BmMemType(IntEnum):
     DEVICE = 2
     HOST = 3
 
+@disjoint_base
 class BmConfig:
     __hash__: ClassVar[None]  # type: ignore[assignment]
     init_timeout: int
@@ -63,6 +64,7 @@ class BmConfig:
     def __ne__(self, other: object, /) -> bool: ...
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]: ...
 
+@disjoint_base
 class CopyData2DParams:
     __hash__: ClassVar[None]  # type: ignore[assignment]
     src: int
@@ -90,6 +92,7 @@ def create(
     member_size: int = 0,
 ) -> BigMemory: ...
 
+@disjoint_base
 class BigMemory:
     def __init__(
         self,

@@ -4,7 +4,7 @@ from enum import IntFlag
 from types import TracebackType
 from typing import Any, ClassVar
 
-from typing_extensions import Buffer, Self
+from typing_extensions import Buffer, Self, disjoint_base
 
 __all__ = [
     "ShareMemory",
@@ -21,6 +21,7 @@ class ShmDataOpType(IntFlag):
     SDMA = 2
     ROCE = 4
 
+@disjoint_base
 class ShmConfig:
     __hash__: ClassVar[None]  # type: ignore[assignment]
     init_timeout: int
@@ -52,6 +53,7 @@ def create(
     flags: int = 0,
 ) -> ShareMemory: ...
 
+@disjoint_base
 class ShareMemory:
     def __init__(
         self,
