@@ -130,6 +130,24 @@ def ranks(child, url):
 
 
 @pytest.fixture
+def late_store(child, url):
+    """A process that hosts the store once the function is called."""
+    host = child("""
+        import mf_smem
+        sys.stdin.readline()
+        assert mf_smem.create_config_store(URL) == 0
+        print('up', flush=True)
+        sys.stdin.readline()
+    """, URL=url)
+
+    def start():
+        host.tell("host")
+        assert host.line() == "up"
+
+    return start
+
+
+@pytest.fixture
 def smem():
     """The package, with nothing initialised after the test."""
     import mf_smem

@@ -85,7 +85,8 @@ def test_transfers(store):
 
 @pytest.mark.parametrize("kind", [
     list, tuple, lambda v: array.array("Q", v), lambda v: array.array("q", v),
-    lambda v: numpy.array(v, dtype=numpy.uint64), lambda v: numpy.array(v), lambda v: memoryview(array.array("Q", v))])
+    lambda v: numpy.array(v, dtype=numpy.uint64), lambda v: numpy.array(v, dtype=numpy.int64),
+    lambda v: memoryview(array.array("Q", v))])
 def test_batches(store, kind):
     engine = engine_of(store, "127.0.0.1:2")
     blocks = 64
@@ -175,18 +176,18 @@ def test_destroy_while_threads_are_inside(store):
         assert codes <= {-2008, -2007, -2000, -2022, -2020}
 
 
-def test_engine_that_waits_for_its_store(smem, url):
+def test_engine_that_waits_for_its_store(smem, url, late_store):
     engine, codes = TransferEngine(), []
     thread = threading.Thread(target=lambda: codes.append(engine.initialize(url, "127.0.0.1:2", "Decode", -1)))
     thread.start()
     assert engine.register_memory(1, 1) == -2008
-    assert mf_adapter.create_config_store(url) == 0
+    late_store()
     thread.join()
     assert codes == [0]
     engine.destroy()
 
 
-def test_engine_destroyed_while_it_waits(smem, url):
+def test_engine_destroyed_while_it_waits(smem, url, late_store):
     engine, codes = TransferEngine(), []
     thread = threading.Thread(target=lambda: codes.append(engine.initialize(url, "127.0.0.1:2", "Decode", -1)))
     thread.start()
@@ -194,7 +195,7 @@ def test_engine_destroyed_while_it_waits(smem, url):
     while second != -2005:  # until the first call is on its way
         second = engine.initialize("nonsense", "127.0.0.1:3", "Decode", -1)
     engine.destroy()
-    assert mf_adapter.create_config_store(url) == 0
+    late_store()
     thread.join()
     assert codes == [-2007]
     assert engine.initialize(url, "127.0.0.1:2", "Decode", -1) == 0

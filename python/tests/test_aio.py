@@ -142,17 +142,8 @@ def test_engine(smem, url):
     asyncio.run(main())
 
 
-def test_joins_of_several_tasks_and_a_loop_that_goes_on(child, url):
-    """Rank 1 awaits the store in a task while its loop ticks; rank 0 is told to start by a tick."""
-    first = child("""
-        import mf_smem
-        print('ready', flush=True)
-        sys.stdin.readline()
-        assert mf_smem.create_config_store(URL) == 0
-        print('up', flush=True)
-        sys.stdin.readline()
-    """, URL=url)
-    second = child("""
+def test_loop_goes_on_while_the_store_is_waited_for(child, url, late_store):
+    waiting = child("""
         import asyncio
         from mf_smem import aio, bm
         async def main():
@@ -166,9 +157,6 @@ def test_joins_of_several_tasks_and_a_loop_that_goes_on(child, url):
             await aio.bm_uninitialize()
         asyncio.run(main())
     """, URL=url)
-    assert first.line() == "ready" and second.line() == "ticked"
-    first.tell("go")
-    assert first.line() == "up"
-    second.end()
-    first.tell("go")
-    first.end()
+    assert waiting.line() == "ticked"
+    late_store()
+    waiting.end()

@@ -272,21 +272,23 @@ def test_eight_threads_and_a_heartbeat(world):
     pool.destroy()
 
 
-def test_waiting_lets_others_run(child, url):
-    """One thread waits in init for a store; the other counts, then hosts it."""
-    out = child("""
-        import threading, mf_smem
+def test_waiting_lets_others_run(child, url, late_store):
+    """One thread waits in init for a store while another counts; then the store comes."""
+    waiting = child("""
+        import threading
         from mf_smem import bm
         result = []
         waits = threading.Thread(target=lambda: result.append(bm.initialize(URL, 1, 0, bm.BmConfig(rank_id=0, start_store=False))))
         waits.start()
         count = sum(1 for _ in range(1000000))
         assert waits.is_alive() and not result
-        assert mf_smem.create_config_store(URL) == 0
+        print(count, flush=True)
         waits.join()
-        print(result, count)
-    """, URL=url).end()
-    assert out == "[0] 1000000\n"
+        print(result)
+    """, URL=url)
+    assert waiting.line() == "1000000"
+    late_store()
+    assert waiting.end() == "[0]\n"
 
 
 def rss():

@@ -150,7 +150,7 @@ def test_pools_of_processes(child, url, tmp_path, method, before):
         workers.close()
         workers.join()
     assert results == [0] * 12, results
-    """ + ("" if before == "nothing" else "    assert works()\n"), tmp_path, method, URL=url).end()
+    """ + ("" if before == "nothing" else "assert works()\n"), tmp_path, method, URL=url).end()
 
 
 def test_settings_stay_in_a_child(child, url):

@@ -104,7 +104,7 @@ def test_signatures_of_the_specification():
 def test_help_reads_well(name):
     text = pydoc.render_doc(importlib.import_module(name), renderer=pydoc.plaintext)
     assert "Built-in function" not in text
-    for public in NAMES[name]:
+    for public in NAMES[name] - {"__version__"}:
         assert public in text
     module = importlib.import_module(name)
     for public in NAMES[name]:
