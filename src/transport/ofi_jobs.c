@@ -31,7 +31,8 @@
 #define SPIN_NS	 50000u
 #define BLOCK_MS 1000
 #define REAP_MAX 16
-#define ATTEMPTS 3 /* of operations that fail on a link that is well */
+#define YIELD	 32 /* turns between two offers of the CPU to others */
+#define ATTEMPTS 3  /* of operations that fail on a link that is well */
 
 struct cursor {
 	size_t i, row, off; /* piece, row, byte in the row */
@@ -341,7 +342,7 @@ static void drive(struct ofi_link *l, struct link_job *own)
 	uint64_t active = clock_ns();
 	bool sleep = false;
 
-	for (;;) {
+	for (unsigned turn = 1;; turn++) {
 		unsigned moved = post_some(l);
 		moved += reap(l);
 		if (moved > 0) {
@@ -350,7 +351,7 @@ static void drive(struct ofi_link *l, struct link_job *own)
 		} else if (sleep) {
 			doze(l);
 			sleep = false;
-		} else {
+		} else if (turn % YIELD == 0) {
 			sched_yield();
 		}
 		pthread_mutex_lock(&l->lock);

@@ -2,7 +2,9 @@
 /*
  * The thread polls while something comes in and a little longer, because who sleeps pays a wake-up
  * on the next message; then it blocks on the queues' descriptors, at most a second at a time. Data
- * that lands makes no completion here, so "something came" is what poll(2) says.
+ * that lands makes no completion here and poll(2) would double the cost of a turn, so "something
+ * came" is a turn that took much longer than the shortest one does. When that is wrong, which a
+ * preemption makes it, some more turns are all that comes of it.
  *
  * Providers layered over ofi_rxm get a port for each initiator: in libfabric 1.17 a queue whose
  * endpoints are closed one by one keeps what it waited for, and fi_trywait() then reads freed
@@ -13,6 +15,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -30,12 +33,14 @@
 #define SPIN_NS	  50000u /* about what a wake-up costs */
 #define BLOCK_MS  1000
 #define DRAIN_MAX 16 /* completions in a row; a target has none but errors */
+#define YIELD	  32 /* turns between two offers of the CPU to others */
 
 static struct {
 	pthread_mutex_t lock; /* list, count, stop */
 	struct ofi_port *list;
 	struct ofi_port *dead; /* closed; freed when the thread looks at them no more */
 	unsigned count;
+	_Atomic bool poked; /* the list changed, or stop */
 	bool stop, running;
 	pthread_t thread;
 	int wake;
@@ -45,6 +50,7 @@ static void wake_thread(void)
 {
 	uint64_t one = 1;
 
+	atomic_store(&ports.poked, true);
 	if (ports.wake >= 0 && write(ports.wake, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		LOG_WARN("ofi", "cannot wake the progress thread: errno %d", errno);
 }
@@ -104,32 +110,53 @@ static bool stopping(void)
 	return ports.stop;
 }
 
+/* Sleep until something comes, if nothing has by now. */
+static void doze(struct ofi_port *const at[], struct pollfd fds[], unsigned n)
+{
+	uint64_t word;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (!port_may_sleep(at[i]))
+			return;
+	}
+	if (poll(fds, n + 1, BLOCK_MS) > 0 && (fds[0].revents & POLLIN) &&
+	    read(ports.wake, &word, sizeof(word)) < 0 && errno != EAGAIN)
+		LOG_WARN("ofi", "progress thread: errno %d", errno);
+}
+
 static void *serve(void *arg)
 {
 	static struct pollfd fds[PORTS_MAX + 1]; /* there is one such thread */
 	static struct ofi_port *at[PORTS_MAX];
-	uint64_t active = clock_ns(), word;
+	uint64_t active = clock_ns(), before = active, shortest = UINT64_MAX;
 	unsigned n = snapshot(at, fds);
 
 	(void)arg;
-	for (;;) {
-		bool sleep = clock_ns() - active > SPIN_NS;
-		for (unsigned i = 0; i < n; i++) {
-			port_progress(at[i]);
-			sleep = sleep && port_may_sleep(at[i]);
+	for (unsigned turn = 1;; turn++) {
+		if (atomic_exchange(&ports.poked, false)) {
+			if (stopping())
+				return NULL;
+			n = snapshot(at, fds);
+			shortest = UINT64_MAX;
 		}
-		int ready = poll(fds, n + 1, sleep ? BLOCK_MS : 0);
-		if (ready > 0)
-			active = clock_ns();
-		else if (!sleep)
+		for (unsigned i = 0; i < n; i++)
+			port_progress(at[i]);
+		uint64_t now = clock_ns();
+		uint64_t took = now - before;
+		before = now;
+		if (took < shortest)
+			shortest = took;
+		if (took > 3 * shortest)
+			active = now;
+		if (now - active > SPIN_NS)
+			doze(at, fds, n);
+		else if (turn % YIELD == 0)
 			sched_yield();
-		if (!(fds[0].revents & POLLIN))
+		else
 			continue;
-		if (read(ports.wake, &word, sizeof(word)) < 0 && errno != EAGAIN)
-			LOG_WARN("ofi", "progress thread: errno %d", errno);
-		if (stopping())
-			return NULL;
-		n = snapshot(at, fds);
+		before = clock_ns();
+		if (now - active > SPIN_NS)
+			active = before;
 	}
 }
 
