@@ -200,18 +200,15 @@ static int32_t ofi_withdraw(uint64_t id, struct deadline deadline)
 static int32_t ofi_connect(const struct transport_peer *peer, struct deadline deadline,
 			   struct endpoint **ret)
 {
-	struct deadline limit = deadline_in_ms(self.process.silence_ms);
 	struct ofi_link *l = NULL;
 
-	if (deadline.end < limit.end)
-		limit = deadline;
 	if (!peer->addr)
 		return smem_err(SMEM_UNREACHABLE, "%s offers no fabric", peer->name);
 	int32_t r = ofi_link_new(&self.process, peer, &l);
 	if (r != SMEM_OK)
 		return r;
 	pthread_mutex_lock(&l->lock);
-	r = ofi_link_ready(l, limit);
+	r = ofi_link_ready(l, deadline);
 	pthread_mutex_unlock(&l->lock);
 	if (r != SMEM_OK) {
 		ofi_link_free(l);

@@ -226,8 +226,12 @@ static int32_t dial(struct ofi_link *l, const struct ofi_host *host, struct dead
 	if (s.r != SMEM_OK)
 		return s.r;
 	ofi_sockaddr_text((struct sockaddr *)&s.to, true, at, sizeof(at));
-	if (!wait_flag(l, &l->have_challenge, deadline))
-		return no_answer(l, at, deadline);
+	/* A dead host is known sooner than a busy one has dealt with the rest. */
+	struct deadline limit = deadline_in_ms(l->process->silence_ms);
+	if (deadline.end < limit.end)
+		limit = deadline;
+	if (!wait_flag(l, &l->have_challenge, limit))
+		return no_answer(l, at, limit);
 	LOCKED(&l->lock);
 	if (l->challenge.magic != OFI_MAGIC || l->challenge.version != OFI_VERSION)
 		return smem_err(SMEM_UNREACHABLE, "%s: not a peer of this version", at);

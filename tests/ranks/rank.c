@@ -326,3 +326,17 @@ const char *__lsan_default_suppressions(void)
 	return "leak:libfabric.so\n";
 }
 #endif
+
+#ifdef __SANITIZE_THREAD__
+/* Libraries that the sanitizer does not see into, and what they do before main and after it. */
+__attribute__((visibility("default"))) const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+	return "called_from_lib:libfabric.so\n"
+	       "race:libcrypto.so\n"
+	       "race:libnl-3.so\n"
+	       "race:libnl-route-3.so\n"
+	       "race:libnuma.so\n"
+	       "mutex:_dl_call_fini\n";
+}
+#endif
