@@ -23,6 +23,7 @@
 #include <utlist.h>
 
 #include "store/dial.h"
+#include "store/tls.h"
 #include "util/cleanup.h"
 #include "util/err.h"
 #include "util/limits.h"
@@ -52,6 +53,7 @@ struct client {
 	_Atomic int state;
 	struct dial *dial;
 	struct event *timer; /* AGAIN: the next attempt; UP: look for silence */
+	struct event *watch; /* of certificates' expiry */
 	struct deadline again;
 	unsigned pause_ms;
 	uint64_t silent_since;
@@ -404,11 +406,27 @@ static int32_t connect_first(struct client *c, struct deadline deadline)
 
 /* ---- life ---- */
 
-static void client_start(void *arg)
+static void on_watch(evutil_socket_t fd, short what, void *arg)
 {
 	struct client *c = arg;
 
-	c->timer = evtimer_new(loop_base(c->loop), on_timer, c);
+	(void)fd;
+	(void)what;
+	tls_watch(c->tls, time(NULL));
+}
+
+static void client_start(void *arg)
+{
+	struct client *c = arg;
+	struct event_base *base = loop_base(c->loop);
+
+	c->timer = evtimer_new(base, on_timer, c);
+	if (!c->tls)
+		return;
+	struct timeval period = {.tv_sec = (time_t)(tls_watch_period_ms(c->tls) / 1000)};
+	c->watch = event_new(base, -1, EV_PERSIST, on_watch, c);
+	if (c->watch)
+		event_add(c->watch, &period);
 }
 
 static void client_stop(void *arg)
@@ -419,6 +437,8 @@ static void client_stop(void *arg)
 	link_deinit(&c->link);
 	if (c->timer)
 		event_free(c->timer);
+	if (c->watch)
+		event_free(c->watch);
 }
 
 static void client_free(struct client *c)

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "store/link.h"
+#include "store/tls.h"
 #include "util/cleanup.h"
 #include "util/err.h"
 
@@ -28,6 +29,7 @@ struct dial {
 	struct event *timer; /* the end of all of it */
 	struct event *kick;  /* start the next address from the loop, not from inside a call */
 	bool connected;
+	bool encrypted;
 	struct dial_result result; /* of the last address */
 };
 
@@ -62,6 +64,7 @@ static void fail(struct dial *d, int32_t code, bool final, const char *why)
 	link_bev_free(d->bev);
 	d->bev = NULL;
 	d->connected = false;
+	d->encrypted = false;
 	if (final || d->next >= d->q.count)
 		finish(d);
 	else
@@ -135,11 +138,37 @@ static void on_read(struct bufferevent *bev, void *arg)
 		welcome(d, bytes + FRAME_HEAD, head.len);
 }
 
+static void on_event(struct bufferevent *bev, short what, void *arg);
+
+/* The TCP connection stands: go on with TLS on the same socket. */
+static void encrypt(struct dial *d)
+{
+	int fd = bufferevent_getfd(d->bev);
+
+	bufferevent_setcb(d->bev, NULL, NULL, NULL, NULL);
+	bufferevent_disable(d->bev, EV_READ | EV_WRITE);
+	bufferevent_setfd(d->bev, -1);
+	bufferevent_free(d->bev);
+	d->encrypted = true;
+	d->bev = tls_bev_new(d->q.tls, d->q.base, fd, false);
+	if (!d->bev) {
+		fd_close(&fd);
+		fail(d, SMEM_MALLOC_FAILED, false, "out of memory");
+		return;
+	}
+	bufferevent_setcb(d->bev, on_read, NULL, on_event, d);
+	bufferevent_enable(d->bev, EV_READ | EV_WRITE);
+}
+
 static void on_event(struct bufferevent *bev, short what, void *arg)
 {
 	struct dial *d = arg;
 	int err = errno;
 
+	if ((what & BEV_EVENT_CONNECTED) && d->q.tls && !d->encrypted) {
+		encrypt(d);
+		return;
+	}
 	if (what & BEV_EVENT_CONNECTED) {
 		struct blob *hello = hello_encode(&d->q.hello);
 		d->connected = true;
@@ -149,7 +178,12 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 			fail(d, SMEM_MALLOC_FAILED, false, "out of memory");
 		return;
 	}
-	/* An alert or a refusal may have come right before the end. */
+	char text[sizeof(d->result.text)];
+	if (tls_bev_failed(bev, text, sizeof(text))) {
+		fail(d, SMEM_SECURITY, true, text);
+		return;
+	}
+	/* A refusal may have come right before the end. */
 	size_t have = evbuffer_get_length(bufferevent_get_input(bev));
 	if (have >= FRAME_HEAD)
 		fail(d, SMEM_IO, true, "the server there is not an smem config store");

@@ -11,7 +11,9 @@
 #include "store/server.h"
 
 #include <errno.h>
+#include <event2/buffer.h>
 #include <event2/bufferevent.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +22,7 @@
 #include "store/listen.h"
 #include "store/net.h"
 #include "store/server_int.h"
+#include "store/tls.h"
 #include "util/cleanup.h"
 #include "util/err.h"
 #include "util/fd.h"
@@ -28,6 +31,7 @@
 #define ACCEPTS	  64 /* per turn */
 #define SHORT_MS  50
 #define LONG_MS	  500
+#define DRAIN_MS  1000
 #define LOG_LINES 20 /* cut-offs told per second; a flood of them must not fill a disk */
 
 static void timer_set(struct event *timer, uint64_t ms)
@@ -83,13 +87,56 @@ static void conn_read(struct bufferevent *bev, void *arg)
 	session_greet(arg);
 }
 
+static void drain_read(struct bufferevent *bev, void *arg)
+{
+	struct evbuffer *in = bufferevent_get_input(bev);
+
+	(void)arg;
+	evbuffer_drain(in, evbuffer_get_length(in));
+}
+
+static void drain_event(struct bufferevent *bev, short what, void *arg)
+{
+	(void)bev;
+	(void)what;
+	conn_free(arg);
+}
+
+/*
+ * TLS failed and an alert is on its way: closing with bytes unread would reset the connection and
+ * take the alert away from the peer. Read on, into nothing, until it has closed or a moment is
+ * over.
+ */
+static void conn_drain(struct conn *c)
+{
+	int fd = fd_own(fcntl(bufferevent_getfd(c->bev), F_DUPFD_CLOEXEC, 0));
+
+	link_bev_free(c->bev);
+	c->bev = fd < 0 ? NULL : bufferevent_socket_new(loop_base(c->server->loop), fd, 0);
+	if (!c->bev) {
+		fd_close(&fd);
+		conn_free(c);
+		return;
+	}
+	shutdown(fd, SHUT_WR);
+	c->draining = true;
+	c->born = clock_ns();
+	bufferevent_setcb(c->bev, drain_read, NULL, drain_event, c);
+	bufferevent_enable(c->bev, EV_READ);
+}
+
 static void conn_event(struct bufferevent *bev, short what, void *arg)
 {
 	struct conn *c = arg;
+	char text[256];
 
-	(void)bev;
 	if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)))
 		return;
+	if (tls_bev_failed(bev, text, sizeof(text))) {
+		server_cut_log(c->server, c->peer, text);
+		conn_drain(c);
+		return;
+	}
 	LOG_DEBUG("store", "%s: %s went away before it said hello", c->server->url.text, c->peer);
 	conn_free(c);
 }
@@ -99,7 +146,8 @@ static void conn_new(struct server *s, int fd, const struct net_addr *from)
 	struct conn *c = calloc(1, sizeof(*c));
 
 	if (c)
-		c->bev = bufferevent_socket_new(loop_base(s->loop), fd, 0);
+		c->bev = s->tls ? tls_bev_new(s->tls, loop_base(s->loop), fd, true)
+				: bufferevent_socket_new(loop_base(s->loop), fd, 0);
 	if (!c || !c->bev) {
 		LOG_WARN("store", "%s: out of memory for a connection", s->url.text);
 		free(c);
@@ -225,9 +273,10 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	s->hurried = false;
 	DL_FOREACH_SAFE(s->conns, c, ctmp)
 	{
-		if (now - c->born <= STORE_HELLO_MS * NS_PER_MS)
+		if (now - c->born <= (c->draining ? DRAIN_MS : STORE_HELLO_MS) * NS_PER_MS)
 			continue;
-		server_cut_log(s, c->peer, "it did not say hello in time");
+		if (!c->draining)
+			server_cut_log(s, c->peer, "it did not say hello in time");
 		conn_free(c);
 	}
 	DL_FOREACH_SAFE(s->sessions, i, tmp)

@@ -20,6 +20,7 @@ struct conn {
 	struct bufferevent *bev;
 	uint64_t born;
 	bool loopback;
+	bool draining; /* refused; only read until the other side has closed */
 	char peer[PEER_TEXT];
 	struct conn *prev, *next;
 };

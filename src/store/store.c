@@ -16,6 +16,7 @@
 #include "store/client.h"
 #include "store/net.h"
 #include "store/server.h"
+#include "store/tls.h"
 #include "util/cleanup.h"
 #include "util/err.h"
 #include "util/fork.h"
@@ -27,6 +28,8 @@ struct store {
 	unsigned refs;
 	bool busy;   /* being opened, or asked to serve as well */
 	bool listed; /* in `stores` */
+	bool ready;  /* tls is what the environment said */
+	struct tls *tls;
 	struct client *client;
 	struct server *server;
 	struct store *prev, *next;
@@ -121,17 +124,22 @@ static int32_t serve(struct store *s, enum store_role role, bool own, struct dea
 		retry.end = deadline.end;
 	if (role == STORE_HOST_IF_LOCAL)
 		retry.end = retry.start; /* another process of this host may be the one */
-	int32_t r = server_start(&s->url, NULL, retry, &s->server);
+	int32_t r = server_start(&s->url, s->tls, retry, &s->server);
 	return r == SMEM_RESOURCE_IN_USE && role == STORE_HOST_IF_LOCAL ? SMEM_OK : r;
 }
 
 static int32_t build(struct store *s, enum store_role role, bool own, struct deadline deadline)
 {
-	int32_t r = serve(s, role, own, deadline);
+	int32_t r = SMEM_OK;
 
+	if (!s->ready)
+		r = tls_from_env(&s->tls);
+	s->ready = r == SMEM_OK;
+	if (r == SMEM_OK)
+		r = serve(s, role, own, deadline);
 	if (r == SMEM_OK && !s->client) {
-		r = client_open(&s->url, NULL, deadline, &s->client);
-		if (r == SMEM_OK)
+		r = client_open(&s->url, s->tls, deadline, &s->client);
+		if (r == SMEM_OK && !s->tls)
 			warn_plain(s);
 	}
 	return r;
@@ -214,6 +222,7 @@ void store_close(struct store *s, uint32_t linger_ms)
 		return;
 	client_close(s->client);
 	server_stop(s->server, linger_ms);
+	tls_destroy(s->tls);
 	free(s);
 }
 

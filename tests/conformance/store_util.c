@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "certs.h"
+
 uint16_t port_free(void)
 {
 	struct sockaddr_in sin = {.sin_family = AF_INET};
@@ -25,12 +27,19 @@ void hub_start(struct hub *h)
 	char text[64];
 	int32_t r = SMEM_RESOURCE_IN_USE;
 
+	h->tls = NULL;
+	if (getenv("STORE_TEST_TLS")) {
+		assert_true(certs_make());
+		certs_use("ca", "node", "node.key", "tlsCrlPath: %s; tlsCrlFile: ca.crl");
+	}
+	if (tls_from_env(&h->tls) != 0)
+		fail_msg("%s", err_detail());
 	/* Another process may take the port between looking and listening. */
 	for (int i = 0; i < 20 && r == SMEM_RESOURCE_IN_USE; i++) {
 		h->port = port_free();
 		snprintf(text, sizeof(text), "tcp://0.0.0.0:%u", h->port);
 		assert_int_equal(store_url_parse(text, true, &url), 0);
-		r = server_start(&url, NULL, deadline_in_ms(0), &h->server);
+		r = server_start(&url, h->tls, deadline_in_ms(0), &h->server);
 	}
 	assert_int_equal(r, 0);
 }
@@ -38,7 +47,9 @@ void hub_start(struct hub *h)
 void hub_stop(struct hub *h)
 {
 	server_stop(h->server, 0);
+	tls_destroy(h->tls);
 	h->server = NULL;
+	h->tls = NULL;
 }
 
 struct store *hub_client(const struct hub *h, unsigned n)

@@ -20,6 +20,7 @@
 
 #include "store/server.h"
 #include "store/store.h"
+#include "store/tls.h"
 #include "util/err.h"
 #include "util/limits.h"
 
@@ -28,6 +29,7 @@
 struct hub {
 	uint16_t port;
 	struct server *server;
+	struct tls *tls; /* with STORE_TEST_TLS in the environment */
 };
 
 uint16_t port_free(void);
