@@ -2,9 +2,11 @@
 # mypy: ignore-errors
 """Builds mf_smem: the C library with Meson (or one built already, MF_SMEM_BUILD), the extension, and a bundle of both.
 
-The wheel carries libmf_smem.so.1 and those of its dependencies that a plain installation lacks, in mf_smem/.libs. The
-extension names all of them as needed and finds them through its RUNPATH, so the dynamic loader has each of them before
-another one asks for it; no file is patched, and LD_LIBRARY_PATH comes first.
+The wheel carries libmf_smem.so.1 and those of its dependencies that a plain installation lacks, in mf_smem/.libs. What
+is linked is named as needed by the extension, which finds it through its RUNPATH: so the dynamic loader has each of them
+before another one asks for it. libfabric is loaded later, by libmf_smem.so.1, which looks beside itself; there a
+library without code takes its name, and names it and all that it needs in turn. No file is patched, and LD_LIBRARY_PATH
+comes first.
 """
 
 import glob
@@ -21,6 +23,7 @@ from setuptools.command.sdist import sdist
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
 PACKAGE = os.path.join("python", "mf_smem")
+FABRIC = "libfabric.so.1"
 LOWEST = 11  # minor version of CPython: the first whose limited API has buffers
 
 # What every installation with a Python of ours has: the C library's family, the compiler's, OpenSSL 3, libuuid.
@@ -83,6 +86,15 @@ def needed(library):
             yield name, path
 
 
+def find_fabric():
+    """Path of the libfabric that the C library was configured with; None when there is none."""
+    folder = subprocess.run(["pkg-config", "--variable=libdir", "libfabric"], stdout=subprocess.PIPE, text=True).stdout
+    path = os.path.join(folder.strip(), FABRIC)
+    if not os.path.exists(path):
+        path = subprocess.run(["cc", "-print-file-name=" + FABRIC], stdout=subprocess.PIPE, text=True).stdout.strip()
+    return path if os.path.isabs(path) and os.path.exists(path) else None
+
+
 class BuildExt(build_ext):
     def library(self):
         """Path of libmf_smem.so.1, built here unless MF_SMEM_BUILD names a build folder that has it."""
@@ -119,9 +131,25 @@ class BuildExt(build_ext):
         """For the tests: LD_LIBRARY_PATH names the library under test."""
         return os.environ.get("MF_SMEM_BUNDLE") == "0"
 
+    def put_fabric(self, folder):
+        """libfabric under another name, and under its own a library that needs it and what it needs."""
+        fabric = find_fabric()
+        if not fabric:
+            print("warning: no %s to bundle: peers on other hosts need one installed" % FABRIC, file=sys.stderr)
+            return []
+        bundle = [("libfabric-bundled.so", fabric)] + list(needed(fabric))
+        self.mkpath(self.build_temp)
+        stand_in = os.path.join(self.build_temp, "libfabric-bundled.so")
+        empty = ["cc", "-shared", "-nostdlib", "-x", "c", os.devnull, "-x", "none", "-o"]
+        self.spawn(empty + [stand_in, "-Wl,-soname,libfabric-bundled.so"])
+        self.spawn(empty + [os.path.join(folder, FABRIC), "-Wl,--no-as-needed", stand_in]
+                   + [path for _, path in bundle[1:]] + ["-Wl,--enable-new-dtags", "-Wl,-rpath,$ORIGIN"])
+        return bundle
+
     def put(self, bundle, folder):
         shutil.rmtree(folder, ignore_errors=True)
         self.mkpath(folder)
+        bundle = bundle + self.put_fabric(folder)
         for name, path in bundle:
             shutil.copyfile(os.path.realpath(path), os.path.join(folder, name))
             if shutil.which("strip"):

@@ -96,12 +96,21 @@ def test_installed(python, tmp_path):
     out = run(python, "-X", "dev", "-c", USE, VERSION, free_port(), cwd=tmp_path)
     assert str(python.parent.parent.resolve()) in out and out.count("libmf_smem") == 1
     library = re.search(r"'(/[^']+)'", out).group(1)
-    loaded = run("ldd", os.path.join(os.path.dirname(os.path.dirname(library)), "_smem.abi3.so"))
-    for line in loaded.splitlines():
-        name = line.split()[0]
-        if re.match(r"lib(fabric|event)", name):
-            assert os.path.dirname(library) in line, line
-    assert "not found" not in loaded
+    assert "not found" not in run("ldd", os.path.join(os.path.dirname(os.path.dirname(library)), "_smem.abi3.so"))
+
+
+def test_bundled_libraries_find_each_other(python):
+    """All of the bundle that gets loaded, libfabric at last as the library loads it, is the bundle's own."""
+    folder = os.path.dirname(run(python, "-c", "import mf_smem; print(mf_smem.__file__)").strip()) + "/.libs"
+    assert re.search(r"R(UN)?PATH.*\$ORIGIN", run("readelf", "-d", folder + "/libmf_smem.so.1"))
+    out = run(python, "-c", "import sys, ctypes, mf_smem\n"
+              "assert not any('fabric' in line for line in open('/proc/self/maps'))\n"
+              "assert ctypes.CDLL(sys.argv[1] + '/libfabric.so.1').fi_getinfo\n"
+              "print(*{line.split()[-1] for line in open('/proc/self/maps') if '.so' in line}, sep='\\n')", folder)
+    loaded = {os.path.basename(path): os.path.dirname(path) for path in out.split()}
+    for name in os.listdir(folder):
+        assert loaded[name] == folder, name
+    assert "libfabric-bundled.so" in loaded
 
 
 @pytest.mark.parametrize("other", ["python3.12", "python3.13", "python3.14"])
