@@ -10,9 +10,10 @@
  *                are made by populating one instead of by fallocate();
  *   base         everywhere.
  *
- * alloc() takes the memory in pieces and looks at the room left before each, see room.c. Signals
- * wait while one piece is taken: fallocate() gives up at a signal and throws away what it did, and
- * a profiler's timer could keep that up forever.
+ * alloc() takes the memory in pieces and looks at the room left before each, see room.c. The pieces
+ * shrink with what is left, so that processes that allocate at the same time do not overrun the
+ * limit between a look and a piece. Signals wait while one piece is taken: fallocate() gives up at
+ * a signal and throws away what it did, and a profiler's timer could keep that up forever.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -36,8 +37,11 @@
 #include "util/log.h"
 
 #define HUGE_PAGE (2ull << 20)
-/* Small beside what machines have, large beside reading the limits. */
-#define PIECE (32ull << 20)
+/* The most taken between two looks at the limits, which is long beside a look; and the least. */
+#define PIECE_MAX (32ull << 20)
+#define PIECE_MIN (256ull << 10)
+/* No more than that part of what is left: as many processes may do so at a time. */
+#define PIECE_PART 64
 
 #define SYS_HUGETLB "/sys/kernel/mm/hugepages/hugepages-2048kB/"
 #define SYS_THP	    "/sys/kernel/mm/transparent_hugepage/"
@@ -151,15 +155,23 @@ static int take_piece(int fd, char *map, size_t off, size_t len)
 	return err;
 }
 
+static size_t piece_size(uint64_t left, bool huge)
+{
+	uint64_t least = huge ? HUGE_PAGE : PIECE_MIN, n = left / PIECE_PART & -least;
+
+	return n < least ? least : n > PIECE_MAX ? PIECE_MAX : n;
+}
+
 static int32_t take_pieces(int fd, char *map, size_t size)
 {
 	struct room *room = NULL;
 	struct room_left left;
 	int32_t r = room_open("", &room);
 
-	for (size_t off = 0; r == SMEM_OK && off < size; off += PIECE) {
-		size_t len = size - off < PIECE ? size - off : PIECE;
+	for (size_t off = 0, len; r == SMEM_OK && off < size; off += len) {
 		room_read(room, &left);
+		len = piece_size(left.bytes, map != NULL);
+		len = size - off < len ? size - off : len;
 		/* The first look is at the whole, so that what cannot fit fails at once. */
 		if (left.bytes < (off == 0 ? size : len)) {
 			r = smem_err(SMEM_MALLOC_FAILED,

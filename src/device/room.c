@@ -3,8 +3,8 @@
  * Memory that does not exist is not refused by Linux but paid for with a life: fallocate() of
  * shared memory on a full machine, or in a full cgroup, wakes the OOM killer. So the limits are
  * read before each piece is taken. That leaves a race between processes that allocate at the same
- * time; they take small pieces and read anew for each, and the margin covers one piece of several
- * of them.
+ * time: pieces are small beside what is left, and a margin stays for the last ones, page tables and
+ * the like.
  *
  * Both cgroup versions count, the one of the memory controller (v1) and the unified one (v2), and
  * every level from the process's own group to the mount point, because a limit may sit on any of

@@ -18,6 +18,7 @@
 
 #include <cmocka.h>
 
+#include "device/cgroup.h"
 #include "device/device.h"
 #include "smem.h"
 #include "util/err.h"
@@ -218,6 +219,89 @@ static void test_limits(void **state)
 	assert_int_equal(in_child(with_few_descriptors), 0);
 }
 
+/* ---- a control group of little memory: several processes at once, none of them is killed */
+
+#define GROUP_LIMIT (64u << 20)
+
+static bool write_text(const char *dir, const char *file, const char *text)
+{
+	char path[512];
+	snprintf(path, sizeof(path), "%s/%s", dir, file);
+	FILE *f = fopen(path, "w");
+
+	if (!f)
+		return false;
+	bool ok = fputs(text, f) >= 0;
+	return fclose(f) == 0 && ok;
+}
+
+/* A group below the own one, with a limit; false where that is not allowed. */
+static bool group_make(char *dir, size_t cap)
+{
+	struct cgroup own;
+	char limit[32];
+	bool made = false;
+
+	snprintf(limit, sizeof(limit), "%u", GROUP_LIMIT);
+	cgroup_find("", "memory", &own);
+	for (size_t i = 0; i < own.count && !made; i++) {
+		snprintf(dir, cap, "%s/smem-test-%d", own.level[i].dir, (int)getpid());
+		if (mkdir(dir, 0755) != 0)
+			continue;
+		made = write_text(dir, own.level[i].v2 ? "memory.max" : "memory.limit_in_bytes",
+				  limit);
+		if (!made)
+			rmdir(dir);
+	}
+	cgroup_clear(&own);
+	return made;
+}
+
+/* 0: had it; 1: was refused it; else wrong. */
+static int alloc_in_group(const char *dir, size_t size)
+{
+	struct device_mem mem;
+
+	setenv("SMEM_HUGE_PAGES", "0", 1);
+	if (!write_text(dir, "cgroup.procs", "0"))
+		return 2;
+	int32_t r = device_host.alloc(size, &mem);
+	if (r == SMEM_OK)
+		return 0;
+	return r == SMEM_MALLOC_FAILED && strstr(err_detail(), dir) ? 1 : 3;
+}
+
+static void test_full_group(void **state)
+{
+	char dir[400];
+	pid_t pid[6];
+	int status;
+
+	(void)state;
+	if (!group_make(dir, sizeof(dir))) {
+		print_message("# skipped: no control group with a memory limit can be made here\n");
+		skip();
+	}
+	pid[0] = fork();
+	if (pid[0] == 0)
+		_exit(alloc_in_group(dir, 12 * SLOT_ALIGN));
+	assert_int_equal(waitpid(pid[0], &status, 0), pid[0]);
+	assert_int_equal(status, 0);
+	/* All at once: each may be refused, the last one must be, and nobody is killed. */
+	for (int i = 0; i < 6; i++) {
+		pid[i] = fork();
+		if (pid[i] == 0)
+			_exit(alloc_in_group(dir, (i < 5 ? 12 : 60) * SLOT_ALIGN));
+	}
+	for (int i = 0; i < 6; i++) {
+		assert_int_equal(waitpid(pid[i], &status, 0), pid[i]);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) <= 1);
+		if (i == 5)
+			assert_int_equal(WEXITSTATUS(status), 1);
+	}
+	assert_int_equal(rmdir(dir), 0);
+}
+
 static void on_alarm(int sig)
 {
 	(void)sig;
@@ -267,10 +351,10 @@ static void test_not_inherited(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_sealed),	  cmocka_unit_test(test_pages),
-	    cmocka_unit_test(test_hugetlb),	  cmocka_unit_test(test_full_machine),
-	    cmocka_unit_test(test_limits),	  cmocka_unit_test(test_signals),
-	    cmocka_unit_test(test_not_inherited),
+	    cmocka_unit_test(test_sealed),     cmocka_unit_test(test_pages),
+	    cmocka_unit_test(test_hugetlb),    cmocka_unit_test(test_full_machine),
+	    cmocka_unit_test(test_full_group), cmocka_unit_test(test_limits),
+	    cmocka_unit_test(test_signals),    cmocka_unit_test(test_not_inherited),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
