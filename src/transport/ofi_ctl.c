@@ -188,6 +188,17 @@ void ofi_ctl_local(struct ofi_ctl *ctl, struct sockaddr_storage *ret)
 	getsockname(ctl->fd, (struct sockaddr *)ret, &len);
 }
 
+uint32_t ofi_ctl_heard_ms(const struct ofi_ctl *ctl)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(ctl->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+		return 0;
+	return info.tcpi_last_ack_recv < info.tcpi_last_data_recv ? info.tcpi_last_ack_recv
+								  : info.tcpi_last_data_recv;
+}
+
 void ofi_ctl_send(struct ofi_ctl *ctl, enum ofi_type type, const void *body)
 {
 	struct ofi_head head = {.len = (uint32_t)ofi_msg_size(type), .type = (uint16_t)type};

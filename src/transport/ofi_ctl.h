@@ -39,6 +39,10 @@ void ofi_ctl_free(struct ofi_ctl *ctl); /* NULL is fine; no callback afterwards 
 /* The local address of the connection. */
 void ofi_ctl_local(struct ofi_ctl *ctl, struct sockaddr_storage *ret);
 
+/* Milliseconds since the peer's host was last heard; a live one answers a probe every second. Any
+ * thread, while the ctl cannot be freed. */
+uint32_t ofi_ctl_heard_ms(const struct ofi_ctl *ctl);
+
 /* body: of the size that belongs to the type. */
 void ofi_ctl_send(struct ofi_ctl *ctl, enum ofi_type type, const void *body);
 

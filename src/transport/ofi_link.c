@@ -462,16 +462,27 @@ static bool means_silent(int err)
 	return err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH || err == ENETDOWN;
 }
 
-void ofi_link_down(struct ofi_link *l)
+/* Ask the peer to close its end and wait until it did, or until it was silent for long enough. */
+static void fence(struct ofi_link *l)
 {
+	uint32_t silence = l->process->silence_ms, heard = 0;
 	struct ofi_id none = {0};
 
-	ofi_ep_close(&l->ep);
 	pthread_mutex_lock(&l->lock);
-	bool fence = l->ctl && !l->ended && ofi_ctl_post(l->ctl, OFI_CUT, &none) == SMEM_OK;
+	bool asked = l->ctl && !l->ended;
+	if (asked) {
+		heard = ofi_ctl_heard_ms(l->ctl);
+		asked = ofi_ctl_post(l->ctl, OFI_CUT, &none) == SMEM_OK;
+	}
 	pthread_mutex_unlock(&l->lock);
-	if (fence)
-		wait_flag(l, &l->have_cut, deadline_in_ms(l->process->silence_ms));
+	if (asked)
+		wait_flag(l, &l->have_cut, deadline_in_ms(heard < silence ? silence - heard : 0));
+}
+
+void ofi_link_down(struct ofi_link *l)
+{
+	ofi_ep_close(&l->ep);
+	fence(l);
 	pthread_mutex_lock(&l->lock);
 	l->silent = l->ended ? means_silent(l->end_err) : !l->have_cut;
 	l->up = false;
