@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The stores of this process: one object per URL, shared by whoever asks. The first opener makes it
- * while others of the same URL wait for the outcome; different URLs do not wait for each other. An
+ * while others of the same URL wait for the outcome; different URLs do not wait for each other. Who
+ * comes to serve does not wait for one who is connecting: that one may be waiting for it. An
  * object whose connection was lost is taken out of the list, so that the next opener gets a new
  * one, and lives on until its holders let go.
  */
@@ -26,9 +27,10 @@
 struct store {
 	struct store_url url;
 	unsigned refs;
-	bool busy;   /* being opened, or asked to serve as well */
-	bool listed; /* in `stores` */
-	bool ready;  /* tls is what the environment said */
+	bool busy;	 /* somebody starts the server */
+	bool connecting; /* somebody opens the client, which may take long */
+	bool listed;	 /* in `stores` */
+	bool ready;	 /* tls is what the environment said */
 	struct tls *tls;
 	struct client *client;
 	struct server *server;
@@ -82,7 +84,7 @@ static struct store *find(const struct store_url *url, bool url_own)
 	{
 		if (strcmp(s->url.text, url->text) != 0 && !wildcard_covers(s, url, url_own))
 			continue;
-		if (s->busy || !store_lost(s))
+		if (s->busy || s->connecting || !store_lost(s))
 			return s;
 		unlist(s);
 	}
@@ -117,6 +119,7 @@ static void warn_plain(const struct store *s)
 static int32_t serve(struct store *s, enum store_role role, bool own, struct deadline deadline)
 {
 	struct deadline retry = deadline_in_ms(STORE_PORT_RETRY_MS);
+	struct server *server = NULL;
 
 	if (role == STORE_CONNECT || s->server || (role == STORE_HOST_IF_LOCAL && !own))
 		return SMEM_OK;
@@ -124,33 +127,53 @@ static int32_t serve(struct store *s, enum store_role role, bool own, struct dea
 		retry.end = deadline.end;
 	if (role == STORE_HOST_IF_LOCAL)
 		retry.end = retry.start; /* another process of this host may be the one */
-	int32_t r = server_start(&s->url, s->tls, retry, &s->server);
+	int32_t r = server_start(&s->url, s->tls, retry, &server);
+	if (r == SMEM_OK) {
+		LOCKED(&lock);
+		s->server = server;
+	}
 	return r == SMEM_RESOURCE_IN_USE && role == STORE_HOST_IF_LOCAL ? SMEM_OK : r;
 }
 
-static int32_t build(struct store *s, enum store_role role, bool own, struct deadline deadline)
+static int32_t prepare(struct store *s, enum store_role role, bool own, struct deadline deadline)
 {
 	int32_t r = SMEM_OK;
 
 	if (!s->ready)
 		r = tls_from_env(&s->tls);
 	s->ready = r == SMEM_OK;
-	if (r == SMEM_OK)
-		r = serve(s, role, own, deadline);
-	if (r == SMEM_OK && !s->client) {
-		r = client_open(&s->url, s->tls, deadline, &s->client);
-		if (r == SMEM_OK && !s->tls)
-			warn_plain(s);
+	return r == SMEM_OK ? serve(s, role, own, deadline) : r;
+}
+
+static int32_t connect_client(struct store *s, struct deadline deadline)
+{
+	struct client *client = NULL;
+	int32_t r = client_open(&s->url, s->tls, deadline, &client);
+
+	{
+		LOCKED(&lock);
+		s->client = client;
+		s->connecting = false;
+		pthread_cond_broadcast(&cond);
 	}
+	if (r == SMEM_OK && !s->tls)
+		warn_plain(s);
 	return r;
 }
 
-/* Wait, under the lock, until `s` is not busy. It may be gone then. */
-static bool wait_idle(struct deadline deadline)
+/* Wait, under the lock, until something changed; false when the deadline has passed. */
+static bool wait_change(struct deadline deadline)
 {
 	struct timespec until = deadline_timespec(deadline);
 
-	return pthread_cond_clockwait(&cond, &lock, CLOCK_MONOTONIC, &until) == 0;
+	return pthread_cond_clockwait(&cond, &lock, CLOCK_MONOTONIC, &until) == 0 ||
+	       !deadline_passed(deadline);
+}
+
+static int32_t still_opening(const struct store_url *url)
+{
+	return smem_err(SMEM_TIMEOUT, "config store %s: another thread is still opening it",
+			url->text);
 }
 
 /* Under the lock: an object of the URL that this thread may build on, busy and with a reference. */
@@ -160,10 +183,8 @@ static int32_t claim(const struct store_url *url, bool own, struct deadline dead
 	struct store *s = find(url, own);
 
 	while (s && s->busy) {
-		if (!wait_idle(deadline) && deadline_passed(deadline))
-			return smem_err(SMEM_TIMEOUT,
-					"config store %s: another thread is still opening it",
-					url->text);
+		if (!wait_change(deadline))
+			return still_opening(url);
 		s = find(url, own);
 	}
 	if (!s) {
@@ -180,6 +201,20 @@ static int32_t claim(const struct store_url *url, bool own, struct deadline dead
 	return SMEM_OK;
 }
 
+/* Ends being busy; then this thread connects (*ret true), or somebody has. */
+static int32_t claim_connecting(struct store *s, struct deadline deadline, bool *ret)
+{
+	LOCKED(&lock);
+	s->busy = false;
+	pthread_cond_broadcast(&cond);
+	while (s->connecting) {
+		if (!wait_change(deadline))
+			return still_opening(&s->url);
+	}
+	*ret = s->connecting = !s->client;
+	return SMEM_OK;
+}
+
 static void unclaim(struct store *s)
 {
 	LOCKED(&lock);
@@ -192,14 +227,20 @@ int32_t store_open(const struct store_url *url, enum store_role role, struct dea
 {
 	bool own = url->wildcard || is_own(url, deadline);
 	struct store *s = NULL;
+	bool connects = false;
 
 	pthread_mutex_lock(&lock);
 	int32_t r = claim(url, own, deadline, &s);
 	pthread_mutex_unlock(&lock);
 	if (r != SMEM_OK)
 		return r;
-	r = build(s, role, own, deadline);
-	unclaim(s);
+	r = prepare(s, role, own, deadline);
+	if (r == SMEM_OK)
+		r = claim_connecting(s, deadline, &connects);
+	else
+		unclaim(s);
+	if (r == SMEM_OK && connects)
+		r = connect_client(s, deadline);
 	if (r != SMEM_OK) {
 		store_close(s, INIT_LINGER_MS);
 		return r;
@@ -235,6 +276,7 @@ const char *store_url_text(const struct store *s)
 
 bool store_hosting(const struct store *s)
 {
+	LOCKED(&lock);
 	return s->server != NULL;
 }
 
