@@ -187,13 +187,32 @@ def test_engine_that_waits_for_its_store(smem, url, late_store):
     engine.destroy()
 
 
+def test_store_hosted_here_while_an_engine_waits_for_it(smem, url):
+    """The thread that connects must not keep the one that serves out."""
+    engines, codes = [TransferEngine() for _ in range(3)], []
+    threads = [threading.Thread(target=lambda e=e, i=i: codes.append(e.initialize(url, "127.0.0.1:%d" % i, "Decode", -1)))
+               for i, e in enumerate(engines, 1)]
+    for thread in threads:
+        thread.start()
+    assert mf_adapter.create_config_store(url) == 0
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 3
+
+
 def test_engine_destroyed_while_it_waits(smem, url, late_store):
     engine, codes = TransferEngine(), []
-    thread = threading.Thread(target=lambda: codes.append(engine.initialize(url, "127.0.0.1:2", "Decode", -1)))
+
+    def wait():
+        code = -2005
+        while code == -2005:  # the probe below was there first
+            code = engine.initialize(url, "127.0.0.1:2", "Decode", -1)
+        codes.append(code)
+
+    thread = threading.Thread(target=wait)
     thread.start()
-    second = None
-    while second != -2005:  # until the first call is on its way
-        second = engine.initialize("nonsense", "127.0.0.1:3", "Decode", -1)
+    while engine.initialize("nonsense", "127.0.0.1:3", "Decode", -1) != -2005:
+        pass  # until the thread's call is on its way
     engine.destroy()
     late_store()
     thread.join()

@@ -86,7 +86,8 @@ with bm.create(1, 2 << 20, 0) as pool:
     pool.copy_data(data.buffer_info()[0], pool.peer_rank_ptr(0), 100, bm.BmCopyType.H2G)
     assert bytes(pool.view()[:100]) == b"x" * 100
 mf_smem.uninitialize()
-print({line.split()[-1] for line in open("/proc/self/maps") if "libmf_smem.so" in line})
+with open("/proc/self/maps") as maps:
+    print({line.split()[-1] for line in maps if "libmf_smem.so" in line})
 """
 
 
@@ -95,7 +96,7 @@ def test_installed(python, tmp_path):
 
     out = run(python, "-X", "dev", "-c", USE, VERSION, free_port(), cwd=tmp_path)
     assert str(python.parent.parent.resolve()) in out and out.count("libmf_smem") == 1
-    library = re.search(r"'(/[^']+)'", out).group(1)
+    library = re.search(r"'(/[^']+libmf_smem[^']+)'", out).group(1)
     assert "not found" not in run("ldd", os.path.join(os.path.dirname(os.path.dirname(library)), "_smem.abi3.so"))
 
 
