@@ -146,7 +146,7 @@ static int greet(struct client *c, const struct agent_frame *q)
 		return EPROTO;
 	memcpy(a.info, c->agent->addr.name, a.info_len);
 	c->greeted = true;
-	event_add(c->event, NULL); /* without the time-out */
+	event_remove_timer(c->event); /* adding it anew would keep the time-out */
 	return agent_frame_send(c->fd, &a, -1);
 }
 
