@@ -29,6 +29,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "transport/ofi_fds.h"
 #include "transport/ofi_link.h"
 #include "transport/ofi_port.h"
 #include "transport/ofi_regions.h"
@@ -261,6 +262,7 @@ const struct transport_ops transport_ofi = {
 
 static void fork_child(void)
 {
+	ofi_fds_drop();
 	ofi_serve_forget();
 	ofi_regions_forget();
 	ofi_ports_forget();

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "transport/ofi_fds.h"
 #include "util/cleanup.h"
 #include "util/env.h"
 #include "util/err.h"
@@ -68,6 +69,7 @@ static struct fi_info *hints_for(const char *provider)
 static void offer_ask(struct ofi_offer *o, bool by_ip)
 {
 	struct fi_info *hints = hints_for(o->provider);
+	struct ofi_fds_seen seen;
 
 	if (!hints)
 		return;
@@ -80,10 +82,12 @@ static void offer_ask(struct ofi_offer *o, bool by_ip)
 		fi_freeinfo(o->info);
 		o->info = NULL;
 	}
+	ofi_fds_before(&seen);
 	if (o->info && fi_fabric(o->info->fabric_attr, &o->fabric, NULL) != 0) {
 		fi_freeinfo(o->info);
 		o->info = NULL;
 	}
+	ofi_fds_after(&seen);
 	fi_freeinfo(hints);
 	LOG_DEBUG("ofi", "provider %s at %s: %s", o->provider, o->node, o->info ? "yes" : "no");
 }
@@ -184,8 +188,12 @@ static int32_t domain_parts(struct ofi_domain *d)
 
 int32_t ofi_domain_open(const struct ofi_offer *offer, struct ofi_domain *ret)
 {
+	struct ofi_fds_seen seen;
+
 	*ret = (struct ofi_domain){.offer = offer, .wait_fd = -1};
+	ofi_fds_before(&seen);
 	int32_t r = domain_parts(ret);
+	ofi_fds_after(&seen);
 	if (r != SMEM_OK)
 		ofi_domain_close(ret);
 	return r;
@@ -233,8 +241,12 @@ static int32_t ep_parts(struct ofi_domain *d, struct ofi_ep *e)
 
 int32_t ofi_ep_open(struct ofi_domain *d, struct ofi_ep *ret)
 {
+	struct ofi_fds_seen seen;
+
 	*ret = (struct ofi_ep){0};
+	ofi_fds_before(&seen);
 	int32_t r = ep_parts(d, ret);
+	ofi_fds_after(&seen);
 	if (r != SMEM_OK)
 		ofi_ep_close(ret);
 	return r;

@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "transport/ofi_fds.h"
 #include "util/cleanup.h"
 #include "util/err.h"
 #include "util/fd.h"
@@ -364,6 +365,7 @@ static void link_started(struct ofi_link *l)
 		l->segments = (unsigned)tx->rma_iov_limit;
 	if (tx->iov_limit > 0 && tx->iov_limit < l->segments)
 		l->segments = (unsigned)tx->iov_limit;
+	ofi_fds_connections(l->ready.addr, l->ready.addr_len);
 	l->inflight = 0;
 	l->free_ops = NULL;
 	for (size_t i = 0; i < ops; i++)

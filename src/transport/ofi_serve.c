@@ -23,6 +23,7 @@
 #include <utlist.h>
 
 #include "transport/ofi_ctl.h"
+#include "transport/ofi_fds.h"
 #include "transport/ofi_regions.h"
 #include "util/err.h"
 #include "util/fd.h"
@@ -166,6 +167,8 @@ static void on_resolve(struct client *c, const struct ofi_resolve *q)
 	uint8_t secret[16];
 	struct grant *g;
 
+	if (!c->grants) /* it has connected by now */
+		ofi_fds_connections(c->ep.addr, c->ep.addr_len);
 	region.result =
 	    ofi_regions_resolve(q->addr, q->code, &c->nonces, c->port, &c->ep, &region, secret);
 	if (region.result == SMEM_OK) {

@@ -4,6 +4,8 @@
  * to it from host 1. What a completion promises is checked by signals that do not go through the
  * fabric: a page of shared memory and the harness's own channels.
  */
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -12,6 +14,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "hosts.h"
@@ -486,6 +490,90 @@ static void idle(struct rank *r)
 		initiator_down(ep);
 }
 
+/* What an exec would leave open, and what a child holds of the parent's connections. */
+static unsigned not_cloexec(void)
+{
+	unsigned n = 0;
+
+	for (int fd = 3; fd < 1000; fd++) {
+		int flags = fcntl(fd, F_GETFD);
+		n += flags >= 0 && !(flags & FD_CLOEXEC);
+	}
+	return n;
+}
+
+static unsigned ip_sockets(void)
+{
+	struct sockaddr_storage sa;
+	unsigned n = 0;
+
+	for (int fd = 3; fd < 1000; fd++) {
+		socklen_t len = sizeof(sa);
+		n += getsockname(fd, (struct sockaddr *)&sa, &len) == 0 &&
+		     (sa.ss_family == AF_INET || sa.ss_family == AF_INET6);
+	}
+	return n;
+}
+
+/* The child starts anew; what the parent had is none of its business. */
+static int child(struct rank *r)
+{
+	struct transport_peer p = peer();
+	struct endpoint *ep = NULL;
+	char buf[64] = "child";
+	uint8_t route[16] = {2, 0, 0, 0, 10, 77, 0, 2};
+
+	if (ip_sockets() != 0)
+		return 1;
+#ifdef __SANITIZE_THREAD__
+	return 0; /* which cannot follow a thread that starts in a forked child */
+#endif
+	if (r->rank == 0)
+		return 0;
+	if (ofi->start(route, sizeof(route)) != 0 ||
+	    ofi->connect(&p, deadline_in_ms(PATIENCE), &ep) != 0)
+		return 2;
+	struct smem_xfer x = to(card.mem + 100, buf, sizeof(buf));
+	if (ofi->put(ep, &x, 1) != 0)
+		return 3;
+	ofi->close(ep);
+	ofi->stop();
+	return 0;
+}
+
+/* A fork in the middle of traffic: the child holds nothing and the parent goes on. */
+static void forked(struct rank *r)
+{
+	unsigned before = not_cloexec();
+	struct endpoint *ep = NULL;
+	char buf[64] = "parent";
+	int status = 0;
+
+	if (r->rank == 0)
+		target_up(r);
+	else
+		ep = initiator_up(r);
+	struct smem_xfer x = to(card.mem, buf, sizeof(buf));
+	if (ep)
+		WANT(r, ofi->put(ep, &x, 1), 0);
+	rank_barrier(r);
+	RANK_CODE(r, not_cloexec(), before);
+	RANK_ASSERT(r, ip_sockets() > 0);
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(child(r));
+	RANK_ASSERT(r, waitpid(pid, &status, 0) == pid);
+	RANK_CODE(r, status, 0);
+	rank_barrier(r);
+	for (int i = 0; ep && i < 100; i++)
+		WANT(r, ofi->put(ep, &x, 1), 0);
+	rank_barrier(r);
+	if (ep)
+		initiator_down(ep);
+	else
+		target_down(r);
+}
+
 static const struct ranks_case cases[] = {
     {.name = "delivered", .fn = delivered, .sizes = {2}},
     {.name = "delivered_rxm", .fn = delivered_rxm, .sizes = {2}},
@@ -494,6 +582,7 @@ static const struct ranks_case cases[] = {
     {.name = "silent", .fn = silent, .sizes = {2}},
     {.name = "unplugged", .fn = unplugged, .sizes = {2}},
     {.name = "strangers", .fn = strangers, .sizes = {2}},
+    {.name = "forked", .fn = forked, .sizes = {2}},
     {.name = "idle", .fn = idle, .sizes = {2}},
 };
 

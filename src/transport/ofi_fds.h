@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libfabric's descriptors are neither close-on-exec nor ours to know, and the library promises that
+ * none of its descriptors survives an exec, and that a forked child holds no connection open.
+ * So they are found: what appears while an object is opened, and sockets by their ports.
+ */
+#ifndef TRANSPORT_OFI_FDS_H
+#define TRANSPORT_OFI_FDS_H
+
+#include <stddef.h>
+
+struct ofi_fds_seen {
+	unsigned char bit[1024]; /* descriptors up to 8191 */
+};
+
+/* Around a call that opens things. */
+void ofi_fds_before(struct ofi_fds_seen *seen);
+void ofi_fds_after(const struct ofi_fds_seen *seen);
+
+/* Connections of the endpoint with this address (a sockaddr), or to it: they are made while it is
+ * used, so look after it has been. */
+void ofi_fds_connections(const void *addr, size_t len);
+
+/* After fork, in the child: close the sockets. */
+void ofi_fds_drop(void);
+
+#endif
