@@ -179,7 +179,7 @@ static void on_event(struct bufferevent *bev, short what, void *arg)
 		return;
 	}
 	char text[sizeof(d->result.text)];
-	if (tls_bev_failed(bev, text, sizeof(text))) {
+	if (tls_bev_failure(bev, text, sizeof(text)) != TLS_NO_FAILURE) {
 		fail(d, SMEM_SECURITY, true, text);
 		return;
 	}

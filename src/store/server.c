@@ -103,11 +103,11 @@ static void drain_event(struct bufferevent *bev, short what, void *arg)
 }
 
 /*
- * TLS failed and an alert is on its way: closing with bytes unread would reset the connection and
- * take the alert away from the peer. Read on, into nothing, until it has closed or a moment is
- * over.
+ * TLS failed and an alert is on its way (or none, for who does not speak it): closing with bytes
+ * unread would reset the connection and take the alert away from the peer. Read on, into nothing,
+ * until it has closed or a moment is over.
  */
-static void conn_drain(struct conn *c)
+static void conn_drain(struct conn *c, bool alien)
 {
 	int fd = fd_own(fcntl(bufferevent_getfd(c->bev), F_DUPFD_CLOEXEC, 0));
 
@@ -118,6 +118,8 @@ static void conn_drain(struct conn *c)
 		conn_free(c);
 		return;
 	}
+	if (alien && send(fd, TLS_PLAIN_ALERT, sizeof(TLS_PLAIN_ALERT) - 1, MSG_NOSIGNAL) < 0)
+		LOG_DEBUG("store", "%s: no alert for %s", c->server->url.text, c->peer);
 	shutdown(fd, SHUT_WR);
 	c->draining = true;
 	c->born = clock_ns();
@@ -132,9 +134,10 @@ static void conn_event(struct bufferevent *bev, short what, void *arg)
 
 	if (!(what & (BEV_EVENT_EOF | BEV_EVENT_ERROR)))
 		return;
-	if (tls_bev_failed(bev, text, sizeof(text))) {
+	enum tls_failure failure = tls_bev_failure(bev, text, sizeof(text));
+	if (failure != TLS_NO_FAILURE) {
 		server_cut_log(c->server, c->peer, text);
-		conn_drain(c);
+		conn_drain(c, failure == TLS_ALIEN);
 		return;
 	}
 	LOG_DEBUG("store", "%s: %s went away before it said hello", c->server->url.text, c->peer);

@@ -158,13 +158,13 @@ static bool not_tls(int reason)
 	       reason == SSL_R_UNEXPECTED_MESSAGE;
 }
 
-bool tls_bev_failed(struct bufferevent *bev, char *text, size_t cap)
+enum tls_failure tls_bev_failure(struct bufferevent *bev, char *text, size_t cap)
 {
 	SSL *ssl = bufferevent_openssl_get_ssl(bev);
 	unsigned long error = bufferevent_get_openssl_error(bev);
 
 	if (!ssl || error == 0)
-		return false;
+		return TLS_NO_FAILURE;
 	int reason = ERR_GET_REASON(error);
 	long verdict = SSL_get_verify_result(ssl);
 	if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED && verdict != X509_V_OK)
@@ -181,7 +181,7 @@ bool tls_bev_failed(struct bufferevent *bev, char *text, size_t cap)
 							: "unknown reason");
 	while (bufferevent_get_openssl_error(bev))
 		;
-	return true;
+	return not_tls(reason) ? TLS_ALIEN : TLS_FAILED;
 }
 
 void tls_watch(const struct tls *tls, time_t now)

@@ -26,8 +26,16 @@ void tls_destroy(struct tls *tls); /* NULL is fine */
  * by util/fd when link_bev_free() frees it). NULL: no memory, fd is still the caller's. */
 struct bufferevent *tls_bev_new(struct tls *tls, struct event_base *base, int fd, bool accepting);
 
-/* After BEV_EVENT_ERROR or EOF: true if TLS failed, with the reason; false: only the connection. */
-bool tls_bev_failed(struct bufferevent *bev, char *text, size_t cap);
+/* After BEV_EVENT_ERROR or EOF: how TLS failed, with the reason as text. */
+enum tls_failure {
+	TLS_NO_FAILURE, /* only the connection ended; no text */
+	TLS_FAILED,
+	TLS_ALIEN, /* the other side does not speak TLS and was told nothing yet */
+};
+enum tls_failure tls_bev_failure(struct bufferevent *bev, char *text, size_t cap);
+
+/* A TLS alert in clear, for who does not speak TLS: "protocol version". */
+#define TLS_PLAIN_ALERT "\x15\x03\x03\x00\x02\x02\x46"
 
 /* Log what is expired (error) or expires soon (warning), as of `now`. */
 void tls_watch(const struct tls *tls, time_t now);
