@@ -24,6 +24,8 @@
 #include "util/limits.h"
 #include "util/log.h"
 
+#define CONNECT_STEP_MS 500
+
 struct store {
 	struct store_url url;
 	unsigned refs;
@@ -121,7 +123,7 @@ static int32_t serve(struct store *s, enum store_role role, bool own, struct dea
 	struct deadline retry = deadline_in_ms(STORE_PORT_RETRY_MS);
 	struct server *server = NULL;
 
-	if (role == STORE_CONNECT || s->server || (role == STORE_HOST_IF_LOCAL && !own))
+	if (role == STORE_CONNECT || store_hosting(s) || (role == STORE_HOST_IF_LOCAL && !own))
 		return SMEM_OK;
 	if (retry.end > deadline.end)
 		retry.end = deadline.end;
@@ -135,6 +137,12 @@ static int32_t serve(struct store *s, enum store_role role, bool own, struct dea
 	return r == SMEM_RESOURCE_IN_USE && role == STORE_HOST_IF_LOCAL ? SMEM_OK : r;
 }
 
+static bool connected(const struct store *s)
+{
+	LOCKED(&lock);
+	return s->client != NULL;
+}
+
 static int32_t prepare(struct store *s, enum store_role role, bool own, struct deadline deadline)
 {
 	int32_t r = SMEM_OK;
@@ -142,13 +150,37 @@ static int32_t prepare(struct store *s, enum store_role role, bool own, struct d
 	if (!s->ready)
 		r = tls_from_env(&s->tls);
 	s->ready = r == SMEM_OK;
-	return r == SMEM_OK ? serve(s, role, own, deadline) : r;
+	/* An object that is connected is reused as it is, whatever the role. */
+	return r == SMEM_OK && !connected(s) ? serve(s, role, own, deadline) : r;
 }
 
-static int32_t connect_client(struct store *s, struct deadline deadline)
+/*
+ * STORE_HOST_IF_LOCAL: when nobody listens at a port that was taken before, its holder has ended,
+ * and this process may be the next one to host: look again now and then.
+ */
+static int32_t dial_or_serve(struct store *s, enum store_role role, bool own,
+			     struct deadline deadline, struct client **ret)
+{
+	struct deadline step = deadline;
+	int32_t r = SMEM_OK;
+
+	while (r == SMEM_OK) {
+		uint64_t next = clock_ns() + CONNECT_STEP_MS * NS_PER_MS;
+		bool again = role == STORE_HOST_IF_LOCAL && own && next < deadline.end;
+		step.end = again ? next : deadline.end;
+		r = client_open(&s->url, s->tls, step, ret);
+		if (r != SMEM_TIMEOUT || !again)
+			return r;
+		r = serve(s, role, own, deadline);
+	}
+	return r;
+}
+
+static int32_t connect_client(struct store *s, enum store_role role, bool own,
+			      struct deadline deadline)
 {
 	struct client *client = NULL;
-	int32_t r = client_open(&s->url, s->tls, deadline, &client);
+	int32_t r = dial_or_serve(s, role, own, deadline, &client);
 
 	{
 		LOCKED(&lock);
@@ -240,7 +272,7 @@ int32_t store_open(const struct store_url *url, enum store_role role, struct dea
 	else
 		unclaim(s);
 	if (r == SMEM_OK && connects)
-		r = connect_client(s, deadline);
+		r = connect_client(s, role, own, deadline);
 	if (r != SMEM_OK) {
 		store_close(s, INIT_LINGER_MS);
 		return r;
