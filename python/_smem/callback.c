@@ -278,8 +278,11 @@ static PyObject *close_gate(PyObject *module, PyObject *unused)
 static PyMethodDef close_def = {"_close_callbacks", close_gate, METH_NOARGS,
 				"Drop callbacks from now on; run at exit."};
 
+/* Callbacks belong to the main interpreter, whose end is what they have to fear. */
 int callback_setup(PyObject *module)
 {
+	if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0)
+		return 0;
 	PyObject *name = PyUnicode_FromString("mf_smem._smem");
 	PyObject *f = name ? PyCFunction_NewEx(&close_def, module, name) : NULL;
 	PyObject *atexit = f ? PyImport_ImportModule("atexit") : NULL;

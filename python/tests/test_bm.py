@@ -102,6 +102,55 @@ def test_copy_2d(world):
             pool.copy_data_2d((1, 2, 3), 3)
 
 
+def test_objects_are_not_copied(world):
+    import copy
+    import pickle
+
+    import mf_adapter
+
+    pool = bm.create(1, MIB2, 0)
+    for thing in (pool, mf_adapter.TransferEngine()):
+        for how in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError):
+                how(thing)
+    pool.join()
+
+
+INSIDE = """
+import sys
+sys.path[:] = %r
+import mf_smem
+assert mf_smem.set_log_level(9) == -2000
+try:
+    mf_smem.set_extern_logger(print)
+    raise SystemExit('accepted')
+except RuntimeError:
+    pass
+"""
+
+
+def test_another_interpreter(child):
+    """Its end must not close the callbacks of the main one; callbacks of its own are refused."""
+    out = child("""
+        import mf_smem
+        try:
+            import _xxsubinterpreters as interpreters
+        except ImportError:
+            print('skip')
+            raise SystemExit
+        seen = []
+        mf_smem.set_extern_logger(lambda level, text: seen.append(level))
+        i = interpreters.create()
+        interpreters.run_string(i, sys.argv[1] % (sys.path,))
+        interpreters.destroy(i)
+        mf_smem.set_log_level(9)
+        print(seen)
+    """, INSIDE).end()
+    if out == "skip\n":
+        pytest.skip("this Python has no module to make interpreters with")
+    assert out == "[3, 3]\n"
+
+
 def test_context_manager(world):
     with pytest.raises(KeyError), bm.BigMemory(1, MIB2, 0) as pool:
         pool.join()
