@@ -7,8 +7,9 @@
  *   ASan x86-64      shadow up to 0x10007fff8000, its heap at 0x600000000000..0x640000000000
  *   TSan x86-64      uses and polices nearly everything: programs may map below 0x8000000000, from
  *                    0x550000000000 (a program is mapped at 0x555555554000) and from 0x7e8000000000
- *   valgrind         below 128 GiB only, the upper half its own
- *   39-bit kernels   below 512 GiB (some arm64), program at 0x5555555000, mmap down from the top
+ *   valgrind         keeps a note for every 64 KiB, a cheap one only below 128 GiB; its upper half
+ * is its own 39-bit kernels   below 512 GiB (some arm64), program at 0x5555555000, mmap down from
+ * the top
  *
  * so the wide ranges come first and three narrow ones follow. Each is reserved in chunks: what sits
  * in one costs that chunk only. Neighbouring chunks are one range again, so that an object may span
@@ -66,7 +67,7 @@ static const struct candidate candidates[] = {
     {0x7e8000000000, 256 * GIB, 64 * GIB}, /* TSan's modules */
     {0x550000000000, 256 * GIB, 64 * GIB}, /* TSan's programs */
     {0x1000000000, 256 * GIB, 64 * GIB},   /* 39-bit kernels, TSan's low programs */
-    {0x400000000, 32 * GIB, 16 * GIB},	   /* valgrind */
+    {0x400000000, 32 * GIB, 16 * GIB},	   /* valgrind; the last one */
 };
 #define CANDIDATES (sizeof(candidates) / sizeof(candidates[0]))
 
@@ -165,6 +166,14 @@ static int reserve(const struct candidate *c, uint64_t *budget)
 	return err;
 }
 
+/* It preloads its own library into every program. */
+static bool under_valgrind(void)
+{
+	const char *preload = getenv("LD_PRELOAD");
+
+	return preload && strstr(preload, "/vgpreload_");
+}
+
 int32_t arena_get(void)
 {
 	int err = 0;
@@ -172,7 +181,7 @@ int32_t arena_get(void)
 	LOCKED(&lock);
 	if (refs == 0) {
 		uint64_t budget = budget_read();
-		for (size_t i = 0; i < CANDIDATES; i++) {
+		for (size_t i = under_valgrind() ? CANDIDATES - 1 : 0; i < CANDIDATES; i++) {
 			int e = reserve(&candidates[i], &budget);
 			err = err ? err : e;
 		}
