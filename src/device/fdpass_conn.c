@@ -36,10 +36,10 @@
 #include "util/log.h"
 
 #define RETRY_MIN_MS 5
-#define RETRY_MAX_MS 640
-#define REFUSALS_MAX 3	/* cut before the first HELLO so often: it does not want us */
-#define FDS_MAX	     8	/* descriptors looked for in an answer; one is right */
-#define BURST	     32 /* packets taken per turn of the loop */
+#define RETRY_MAX_MS 320 /* a death must be known within a second */
+#define REFUSALS_MAX 3	 /* cut before the first HELLO so often: it does not want us */
+#define FDS_MAX	     8	 /* descriptors looked for in an answer; one is right */
+#define BURST	     32	 /* packets taken per turn of the loop */
 
 static pthread_mutex_t conns_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct conn *conns;
@@ -147,7 +147,6 @@ static bool on_hello(struct conn *c, const struct agent_frame *f)
 		return false;
 	LOCKED(&c->lock);
 	c->proven = true;
-	c->retry_ms = 0;
 	c->state = CONN_UP;
 	send_requests(c);
 	pthread_cond_broadcast(&c->cond);
@@ -159,6 +158,7 @@ static void on_reply(struct conn *c, const struct agent_frame *f, int *fd)
 {
 	struct request *q;
 
+	c->retry_ms = 0; /* it does answer: the next end of file is worth an attempt at once */
 	LOCKED(&c->lock);
 	DL_FOREACH(c->requests, q)
 	{
