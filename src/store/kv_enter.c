@@ -459,6 +459,11 @@ void enter_begin(struct kv *kv, struct kv_client *c, const struct request *req, 
 	if (!thing_take(kv, c, req->id))
 		return;
 	struct kv_group *g = group_make(kv, req->key);
+	if (g && entering_count(g) >= STORE_ENTERING_MAX) {
+		c->thing_count--;
+		return reply(kv, c, req->id, SMEM_RESOURCE_IN_USE,
+			     "group %s: %u others wait to enter", g->name, STORE_ENTERING_MAX);
+	}
 	struct kv_entering *e = g ? entering_new(g, req) : NULL;
 	bool ok = e && wait_begin(kv, &e->w, c, req, now);
 	if (!ok) {

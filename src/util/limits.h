@@ -44,6 +44,7 @@
 #define STORE_BYTES_MAX	   (1u << 30)
 #define STORE_QUEUE_MAX	   (1u << 30) /* unacknowledged; beyond it the longest queue is cut off */
 #define STORE_RANGES_MAX   65536u     /* a new one looks at all of them */
+#define STORE_ENTERING_MAX 2048u      /* that wait to enter one group: two lives of the largest */
 #define STORE_FAILURES_MAX 1024u      /* failed acknowledgements kept per group: one a member */
 
 #define STORE_HELLO_MS	    5000  /* a connection that has not said hello by then is cut */
