@@ -43,6 +43,7 @@ asan: ## the C tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@scripts/build.sh --tests $(BUILD)-asan -Db_sanitize=address,undefined -Db_lundef=false \
 		-Dbuildtype=debugoptimized
 	@ASAN_OPTIONS="detect_leaks=1:strict_string_checks=1:$$ASAN_OPTIONS" \
+	LSAN_OPTIONS="suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0:$$LSAN_OPTIONS" \
 	UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1:$$UBSAN_OPTIONS" \
 		scripts/run_tests.py --build $(BUILD)-asan --no-python --slow 3 --sanitizer $(ARGS)
 
