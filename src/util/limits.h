@@ -61,10 +61,11 @@
 	64 /* requests in flight on one connection: they fit a socket's buffer                     \
 	    */
 
-#define INIT_LINGER_MS 1000  /* as STORE_LINGER_MS, after an init that failed */
-#define JOIN_UNDO_MS   1000  /* a failed join tells the others for so long after its deadline */
-#define DESTROY_ACK_MS 5000  /* how long destroy and uninit wait for live members */
-#define KEEPER_OPEN_MS 10000 /* mapping a newcomer; one that is stopped holds up the next */
+#define STORE_CREATE_MS 5000  /* to host a store by hand: the port is waited for less than that */
+#define INIT_LINGER_MS	1000  /* as STORE_LINGER_MS, after an init that failed */
+#define JOIN_UNDO_MS	1000  /* a failed join tells the others for so long after its deadline */
+#define DESTROY_ACK_MS	5000  /* how long destroy and uninit wait for live members */
+#define KEEPER_OPEN_MS	10000 /* mapping a newcomer; one that is stopped holds up the next */
 
 #define OFI_CLIENTS_MAX	    4096u	/* peers of other hosts with a connection to this process */
 #define OFI_HELLO_MS	    5000	/* a connection that has not said hello by then is cut */
