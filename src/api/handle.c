@@ -6,7 +6,8 @@
  * the gate. `obj` is written before `value` is published and stays until the gate was drained.
  *
  * In a forked child every entry is freed: the gates are made anew, because whoever was inside is
- * not of this process, and the generations go on.
+ * not of this process, and the generations go on. It does not matter what the lock's holder was
+ * about: the list of free entries is rebuilt, and `used` grows after the entry is there.
  */
 #include "api/handle.h"
 
@@ -226,20 +227,5 @@ static void fork_child(void)
 	}
 }
 
-static void fork_prepare(void)
-{
-	pthread_mutex_lock(&lock);
-}
-
-static void fork_parent(void)
-{
-	pthread_mutex_unlock(&lock);
-}
-
-static const struct fork_hooks hooks = {
-    .order = FORK_ORDER_API,
-    .prepare = fork_prepare,
-    .parent = fork_parent,
-    .child = fork_child,
-};
+static const struct fork_hooks hooks = {.order = FORK_ORDER_API, .child = fork_child};
 FORK_HOOKS(hooks)

@@ -76,7 +76,7 @@ static size_t put_address(uint8_t *at, size_t room, const char *name, const void
 	if (1 + name_len + 2 + len > room)
 		return 0;
 	at[0] = (uint8_t)name_len;
-	memcpy(at + 1, name, name_len);
+	memcpy(at + 1, name, name_len); // NOLINT(bugprone-not-null-terminated-result)
 	at[1 + name_len] = (uint8_t)(len & 0xff);
 	at[2 + name_len] = (uint8_t)(len >> 8);
 	memcpy(at + 3 + name_len, addr, len);

@@ -4,13 +4,9 @@
  * waits has one open request; it is answered when the others have come, or never: then the time
  * limit ends the run and the diagnosis says what each rank was waiting for. The controller is a
  * child subreaper, so processes that ranks leave behind become its children and are seen.
- *
- * Ports lie below the ephemeral range, so that no outgoing connection takes one meanwhile, and are
- * locked against other test programs by an abstract socket of that number.
  */
 #include "harness.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
@@ -22,7 +18,6 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,56 +82,6 @@ static void fail(const char *fmt, ...)
 		memcpy(run.why + used, "\n", 2);
 }
 
-/* ---- ports ---- */
-
-static int lock_port(unsigned port)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int n = snprintf(a.sun_path + 1, sizeof(a.sun_path) - 1, "smem-test-port-%u", port);
-
-	if (fd < 0 || bind(fd, (struct sockaddr *)&a,
-			   (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n))) {
-		if (fd >= 0)
-			close(fd);
-		return -1;
-	}
-	return fd;
-}
-
-static bool port_free(unsigned port)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET,
-				.sin_port = htons((uint16_t)port),
-				.sin_addr.s_addr = htonl(INADDR_ANY)};
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool ok = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0;
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
-static void take_ports(void)
-{
-	unsigned low = 32768;
-	FILE *f = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
-	uint64_t state = (uint64_t)getpid() << 20 ^ rank_ms();
-
-	if (f && fscanf(f, "%u", &low) != 1)
-		low = 32768;
-	if (f)
-		fclose(f);
-	unsigned from = low > 12000 ? 10000 : 1024;
-	for (uint32_t i = 0; i < RANK_PORTS; i++) {
-		for (run.port_lock[i] = -1; run.port_lock[i] < 0;) {
-			unsigned port = from + (unsigned)(rank_random(&state) % (low - from));
-			run.port_lock[i] = port_free(port) ? lock_port(port) : -1;
-			run.port[i] = (uint16_t)port;
-		}
-	}
-}
-
 /* ---- processes ---- */
 
 static void become_rank(uint32_t rank, int fd, pid_t parent)
@@ -149,8 +94,8 @@ static void become_rank(uint32_t rank, int fd, pid_t parent)
 	sigprocmask(SIG_SETMASK, &old_mask, NULL);
 	snprintf(env, sizeof(env), "%u:%u:%u:%u:%llu:%llu:%d:%u,%u,%u,%u", run.which, rank,
 		 run.size, child[rank].life, (unsigned long long)run.seed,
-		 (unsigned long long)rank_ms(), fd, run.port[0], run.port[1],
-		 run.port[2], run.port[3]);
+		 (unsigned long long)rank_ms(), fd, run.port[0], run.port[1], run.port[2],
+		 run.port[3]);
 	setenv(WIRE_ENV, env, 1);
 	snprintf(arg, sizeof(arg), "rank-%u-of-%u", rank, run.size);
 	execl("/proc/self/exe", run.c->name, arg, (char *)NULL);
@@ -540,7 +485,8 @@ static void run_once(void)
 	unsigned shm = shm_entries();
 	uint32_t first = run.c->initial ? run.c->initial : run.size;
 
-	take_ports();
+	for (uint32_t i = 0; i < RANK_PORTS; i++)
+		run.port_lock[i] = port_take(&run.port[i]);
 	for (uint32_t i = 0; i < RANK_MAX; i++)
 		child[i] = (struct child){.fd = -1, .killer = NOBODY};
 	for (uint32_t i = 0; i < first && i < run.size && !run.failed; i++)

@@ -38,7 +38,7 @@ struct rank {
 	uint32_t size; /* rank count of the run; not all need to be alive */
 	uint32_t life; /* 0 in the first process of this rank, 1 after the first respawn, ... */
 	uint16_t port[RANK_PORTS];
-	char url[64];  /* tcp://127.0.0.1:<port[0]> */
+	char url[64];	   /* tcp://127.0.0.1:<port[0]> */
 	uint64_t seed;	   /* the same in all ranks of the run */
 	uint64_t start_ms; /* rank_ms() when the controller started this process */
 };

@@ -137,11 +137,10 @@ static void init_rows(struct rank *r)
 	smem_bm_config_t c;
 	memset(&c, 0xff, sizeof(c));
 	RANK_OK(r, smem_bm_config_init(&c));
-	RANK_ASSERT(r, c.initTimeout == 120 && c.createTimeout == 120 &&
-			   c.controlOperationTimeout == 120 && c.startConfigStore &&
-			   !c.startConfigStoreOnly && !c.dynamicWorldSize &&
-			   c.unifiedAddressSpace && !c.autoRanking && c.rankId == 65535 &&
-			   c.flags == 0);
+	RANK_ASSERT(
+	    r, c.initTimeout == 120 && c.createTimeout == 120 && c.controlOperationTimeout == 120 &&
+		   c.startConfigStore && !c.startConfigStoreOnly && !c.dynamicWorldSize &&
+		   c.unifiedAddressSpace && !c.autoRanking && c.rankId == 65535 && c.flags == 0);
 }
 
 /* Every function with this handle value gives this. */
@@ -189,8 +188,7 @@ static void null_rows(struct rank *r, smem_bm_t h)
 			continue;
 		RANK_ASSERT(r, !smem_bm_ptr_by_mem_type(h, (smem_bm_mem_type)type, 0));
 		BAD(r, "smem_bm_ptr_by_mem_type", "memType");
-		RANK_ASSERT(
-		    r, !smem_bm_get_local_mem_size_by_mem_type(h, (smem_bm_mem_type)type));
+		RANK_ASSERT(r, !smem_bm_get_local_mem_size_by_mem_type(h, (smem_bm_mem_type)type));
 		BAD(r, "smem_bm_get_local_mem_size_by_mem_type", "memType");
 	}
 }
@@ -291,7 +289,6 @@ static void objects(struct rank *r)
 
 /* ---- copies ---- */
 
-
 static int32_t copy(smem_bm_t bm, int type, char *g, void *l, uint64_t n)
 {
 	bool to = type == SMEMB_COPY_L2G || type == SMEMB_COPY_H2G;
@@ -312,17 +309,14 @@ static void copy_rows(struct rank *r)
 		RANK_OK(r, copy(bm, type, base + SLOT - 16, local, 16));
 		memset(base, 'k', SLOT);
 		memset(local, 'l', sizeof(local));
-		const char *side = type == SMEMB_COPY_L2G || type == SMEMB_COPY_H2G ? "dest" : "src";
+		bool to = type == SMEMB_COPY_L2G || type == SMEMB_COPY_H2G;
+		const char *side = to ? "dest" : "src";
 		static const struct {
 			int64_t at;
 			uint64_t n;
-		} bad[] = {{(int64_t)SLOT - 15, 16},
-			   {(int64_t)SLOT, 1},
-			   {-1, 2},
-			   {-1, 1},
-			   {0, SLOT + 1},
-			   {8, UINT64_MAX - 4},
-			   {0, UINT64_MAX}};
+		} bad[] = {
+		    {(int64_t)SLOT - 15, 16}, {(int64_t)SLOT, 1}, {-1, 2}, {-1, 1}, {0, SLOT + 1},
+		    {8, UINT64_MAX - 4},      {0, UINT64_MAX}};
 		for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 			RANK_CODE(r, copy(bm, type, base + bad[i].at, local, bad[i].n),
 				  SMEM_INVALID_PARAM);

@@ -101,8 +101,8 @@ static void check_read(struct rank *r, const struct pool_view *v, const struct o
 {
 	for (uint64_t i = 0; i < o->height; i++) {
 		const uint8_t *row = local + i * o->lpitch;
-		RANK_ASSERT(r, memcmp(row, v->ref[o->hbm] + o->offset + i * o->gpitch, o->width) ==
-				   0);
+		RANK_ASSERT(r,
+			    memcmp(row, v->ref[o->hbm] + o->offset + i * o->gpitch, o->width) == 0);
 		uint64_t end = i + 1 < o->height ? (i + 1) * o->lpitch : local_len;
 		for (uint64_t k = i * o->lpitch + o->width; k < end; k++)
 			RANK_ASSERT(r, local[k] == pattern_byte(o->pattern, k));
@@ -269,8 +269,8 @@ static void slot_to_slot(struct rank *r)
 	rank_barrier(r);
 	for (uint32_t i = 0; i < r->size; i++) {
 		uint32_t target = (i + 2) % r->size, source = (i + 1) % r->size;
-		RANK_ASSERT(r, pattern_is(v.base[1] + target * HBM + (i + 1) * 8192, 5000,
-					  source + 100));
+		RANK_ASSERT(
+		    r, pattern_is(v.base[1] + target * HBM + (i + 1) * 8192, 5000, source + 100));
 	}
 	rank_barrier(r);
 	view_down(&v);
@@ -292,8 +292,8 @@ static void load_store(struct rank *r)
 		while (atomic_load(turn) != want)
 			sched_yield();
 		uint64_t seen = 0, now = want + 1;
-		uint64_t *data = (uint64_t *)smem_bm_ptr(bm, (uint16_t)((r->rank + 1) % r->size)) +
-				 64;
+		uint64_t *data =
+		    (uint64_t *)smem_bm_ptr(bm, (uint16_t)((r->rank + 1) % r->size)) + 64;
 		if (want > 0) {
 			RANK_OK(r, bm_read(bm, &seen,
 					   (uint64_t *)smem_bm_ptr(bm, (uint16_t)r->rank) + 64, 8));

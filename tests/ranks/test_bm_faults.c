@@ -10,9 +10,9 @@
 
 #include "bm_util.h"
 
-#define SLOT	   (2 * MIB)
-#define DETECT_MS  1000 /* behaviour.md: a death is seen within a second */
-#define PROMPT_MS  2000
+#define SLOT	  (2 * MIB)
+#define DETECT_MS 1000 /* behaviour.md: a death is seen within a second */
+#define PROMPT_MS 2000
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SLACK_MS 4000 /* everything is slower; the promise is about the product */
@@ -98,7 +98,7 @@ static void exits(struct rank *r)
 	smem_bm_uninit(0);
 }
 
-/* Rank 1 dies again and again somewhere between its start and being joined; rank 2 joins meanwhile. */
+/* Rank 1 dies again and again somewhere on its way to being joined; rank 2 joins meanwhile. */
 static void killed_in_join(struct rank *r)
 {
 	void *own;

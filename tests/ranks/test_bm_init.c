@@ -289,8 +289,7 @@ static int be_forked(struct rank *r, smem_bm_t bm)
 	void *own;
 	char byte;
 
-	if (smem_bm_get_rank_id() != UINT32_MAX ||
-	    smem_get_last_err_code() != SMEM_NOT_INITIALIZED)
+	if (smem_bm_get_rank_id() != UINT32_MAX || smem_get_last_err_code() != SMEM_NOT_INITIALIZED)
 		return 1;
 	if (smem_bm_join(bm, 0, &own) != SMEM_NOT_INITIALIZED)
 		return 2;
@@ -354,8 +353,8 @@ static void *where_objects_lie(struct rank *r)
 
 static void *occupy(struct rank *r, void *at)
 {
-	void *got = mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-			 0);
+	void *got =
+	    mmap(at, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 
 	RANK_ASSERT(r, got == at);
 	return got;

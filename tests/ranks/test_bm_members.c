@@ -95,8 +95,7 @@ static void codes(struct rank *r)
 		RANK_ASSERT(r, strstr(smem_get_last_err_msg(), "rank 1 has left"));
 		/* a range over both slots is checked before anything is written */
 		memcpy(slot(bm, 0) + SLOT - 4, "keep", 4);
-		RANK_CODE(r, bm_write(bm, slot(bm, 0) + SLOT - 4, "zzzzzzzz", 8),
-			  SMEM_NOT_STARTED);
+		RANK_CODE(r, bm_write(bm, slot(bm, 0) + SLOT - 4, "zzzzzzzz", 8), SMEM_NOT_STARTED);
 		RANK_ASSERT(r, memcmp(slot(bm, 0) + SLOT - 4, "keep", 4) == 0);
 	}
 	rank_barrier(r);
@@ -168,7 +167,7 @@ static void churn(struct rank *r)
 	smem_bm_uninit(0);
 }
 
-/* Everybody joins and leaves at the same time, again and again, and meets the others now and then. */
+/* Everybody joins and leaves at the same time, again and again; now and then they meet. */
 static void join_leave_all(struct rank *r)
 {
 	void *own;
@@ -183,8 +182,8 @@ static void join_leave_all(struct rank *r)
 				RANK_OK(r, bm_write(bm, slot(bm, k) + 64 * r->rank, &i, sizeof(i)));
 			rank_barrier(r);
 			for (uint32_t k = 0; k < r->size; k++)
-				RANK_ASSERT(r, *(uint32_t *)(void *)(slot(bm, r->rank) + 64 * k) ==
-						   i);
+				RANK_ASSERT(r,
+					    *(uint32_t *)(void *)(slot(bm, r->rank) + 64 * k) == i);
 			rank_barrier(r);
 		}
 		RANK_OK(r, smem_bm_leave(bm, 0));
@@ -269,7 +268,8 @@ static void two_objects(struct rank *r)
 	uint64_t len[3] = {SLOT * r->size, 2 * SLOT * r->size, 2 * SLOT * r->size};
 	for (int i = 0; i < 3; i++) {
 		for (int k = 0; k < i; k++)
-			RANK_ASSERT(r, begin[i] + len[i] <= begin[k] || begin[k] + len[k] <= begin[i]);
+			RANK_ASSERT(r,
+				    begin[i] + len[i] <= begin[k] || begin[k] + len[k] <= begin[i]);
 	}
 	uint32_t next = (r->rank + 1) % r->size;
 	RANK_OK(r, bm_write(a, slot(a, next), "of a", 5));
@@ -313,8 +313,8 @@ static void *lane_worker(void *arg)
 	for (int i = 0; i < 12; i++) {
 		uint32_t to = (uint32_t)rank_random(&rng) % r->size;
 		size_t len = rank_random(&rng) % n + 1;
-		char *at = slot(w->bm, to) + lane * (r->rank * 4 + w->number) +
-			   rank_random(&rng) % 100;
+		char *at =
+		    slot(w->bm, to) + lane * (r->rank * 4 + w->number) + rank_random(&rng) % 100;
 		pattern_fill(out, len, rng);
 		RANK_OK(r, bm_write(w->bm, at, out, len));
 		RANK_OK(r, bm_read(w->bm, in, at, len));

@@ -36,4 +36,7 @@ struct wire_msg {
 /* Become the rank that the environment describes; does not return to a controller's work. */
 int rank_run(const char *env, const struct ranks_case *cases, size_t n);
 
+/* A free TCP port, kept by the descriptor that is returned. */
+int port_take(uint16_t *ret);
+
 #endif
