@@ -14,12 +14,6 @@
 #define DETECT_MS 1000 /* behaviour.md: a death is seen within a second */
 #define PROMPT_MS 2000
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLACK_MS 4000 /* everything is slower; the promise is about the product */
-#else
-#define SLACK_MS 1000 /* two busy cores */
-#endif
-
 static char *slot(smem_bm_t bm, uint32_t rank)
 {
 	return smem_bm_ptr(bm, (uint16_t)rank);
