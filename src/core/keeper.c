@@ -285,6 +285,12 @@ uint64_t keeper_last_entered(struct keeper *k)
 	return k->last_entered;
 }
 
+/* An acknowledgement takes the lock after the work it is for. */
+void keeper_sync(struct keeper *k)
+{
+	LOCKED(&k->lock);
+}
+
 void keeper_stop(struct keeper *k)
 {
 	if (!k)

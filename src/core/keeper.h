@@ -17,6 +17,9 @@ void keeper_entered(struct keeper *k, struct store_group *group);
 /* Of the newest ENTERED event that came so far. */
 uint64_t keeper_last_entered(struct keeper *k);
 
+/* What the keeper has done and acknowledged is visible to the caller from here on. */
+void keeper_sync(struct keeper *k);
+
 /* A peer whose agent's connection ended; on the I/O loop. */
 void keeper_peer_lost(struct keeper *k, uint32_t rank, uint64_t incarnation);
 

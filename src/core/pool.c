@@ -316,19 +316,13 @@ static void drop_peers(struct pool *pool)
 }
 
 /*
- * The end of a membership, whatever is there of it. The group is left first, so that no event comes
- * any more; its result is returned. Taken from `group` under the lock, so that nobody wakes what is
- * freed.
+ * The end of a membership, whatever is there of it, after the group was left: no event comes any
+ * more. The group goes under the lock, so that nobody wakes what is freed.
  */
-static int32_t withdraw(struct pool *pool, bool wait_acks, struct deadline deadline)
+static void dissolve(struct pool *pool)
 {
-	int32_t r = SMEM_OK;
-
 	struct store_group *group = pool->group;
 
-	atomic_store(&pool->joined, false);
-	if (group)
-		r = store_group_leave(group, wait_acks, deadline);
 	pthread_mutex_lock(&pool->lock);
 	pool->group = NULL;
 	pthread_mutex_unlock(&pool->lock);
@@ -337,6 +331,17 @@ static int32_t withdraw(struct pool *pool, bool wait_acks, struct deadline deadl
 	drop_peers(pool);
 	keeper_free(take_ptr(&pool->keeper));
 	store_group_free(group);
+}
+
+/* The result of leaving; all is taken down whatever it is. */
+static int32_t withdraw(struct pool *pool, bool wait_acks, struct deadline deadline)
+{
+	int32_t r = SMEM_OK;
+
+	atomic_store(&pool->joined, false);
+	if (pool->group)
+		r = store_group_leave(pool->group, wait_acks, deadline);
+	dissolve(pool);
 	return r;
 }
 
@@ -365,6 +370,7 @@ static int32_t join_steps(struct pool *pool, struct deadline deadline)
 	bool closed = pool->config.mode == STORE_GROUP_CLOSED;
 	uint64_t seq = closed ? keeper_last_entered(pool->keeper) : store_group_seq(group);
 	r = store_group_fence(group, seq, deadline);
+	keeper_sync(pool->keeper);
 	if (r == SMEM_OK && closed)
 		r = check_all_live(pool);
 	return r;
@@ -391,6 +397,13 @@ int32_t pool_join(struct pool *pool, struct deadline deadline)
 
 /* ---- leave, destroy ---- */
 
+static int32_t leave_unheard(const struct pool *pool)
+{
+	return smem_err(SMEM_UNREACHABLE,
+			"the store %s is lost: rank %u cannot leave %s, only destroy it",
+			store_url_text(pool->config.store), pool->config.rank, pool->name);
+}
+
 int32_t pool_leave(struct pool *pool, struct deadline deadline)
 {
 	LOCKED(&pool->control);
@@ -398,10 +411,16 @@ int32_t pool_leave(struct pool *pool, struct deadline deadline)
 		return smem_err(SMEM_NOT_STARTED, "rank %u has not joined %s", pool->config.rank,
 				pool->name);
 	if (store_lost(pool->config.store))
-		return smem_err(SMEM_UNREACHABLE,
-				"the store %s is lost: rank %u cannot leave %s, only destroy it",
-				store_url_text(pool->config.store), pool->config.rank, pool->name);
-	return withdraw(pool, true, deadline);
+		return leave_unheard(pool);
+	atomic_store(&pool->joined, false);
+	int32_t r = store_group_leave(pool->group, true, deadline);
+	if (r == SMEM_UNREACHABLE && store_lost(pool->config.store)) {
+		/* Nobody was told: as before, and the members may go on copying. */
+		atomic_store(&pool->joined, true);
+		return leave_unheard(pool);
+	}
+	dissolve(pool);
+	return r;
 }
 
 void pool_destroy(struct pool *pool, struct deadline deadline)

@@ -45,6 +45,14 @@ int32_t bm_read(smem_bm_t bm, void *local, const void *gva, size_t n)
 	return smem_bm_copy(bm, &p, SMEMB_COPY_G2H, 0);
 }
 
+void bm_touch(struct rank *r, smem_bm_t bm)
+{
+	char byte;
+
+	for (uint32_t i = 0; i < r->size; i++)
+		RANK_OK(r, bm_read(bm, &byte, smem_bm_ptr(bm, (uint16_t)i), 1));
+}
+
 uint8_t pattern_byte(uint64_t pattern, uint64_t i)
 {
 	uint64_t z = (i / 8 + 1) * 0x9e3779b97f4a7c15u ^ pattern * 0xd1342543de82ef95u;

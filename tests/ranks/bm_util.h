@@ -29,6 +29,13 @@ smem_bm_t bm_up(struct rank *r, uint32_t id, uint64_t dram, uint64_t hbm);
 int32_t bm_write(smem_bm_t bm, void *gva, const void *local, size_t n);
 int32_t bm_read(smem_bm_t bm, void *local, const void *gva, size_t n);
 
+/*
+ * Read a byte of every slot through the API. What another thread of this process mapped is loaded
+ * from directly afterwards; that the peer's join came before is known through the controller, which
+ * a thread sanitizer does not see.
+ */
+void bm_touch(struct rank *r, smem_bm_t bm);
+
 /* Byte i of a pattern, and memory full of it. */
 uint8_t pattern_byte(uint64_t pattern, uint64_t i);
 void pattern_fill(void *buf, size_t n, uint64_t pattern);

@@ -213,6 +213,7 @@ static void wide(struct rank *r)
 
 	RANK_ASSERT(r, all != NULL);
 	rank_barrier(r);
+	bm_touch(r, v.bm);
 	if (r->rank == 0) {
 		pattern_fill(all, v.len[0], r->seed);
 		RANK_OK(r, bm_write(v.bm, v.base[0], all, v.len[0]));
@@ -261,6 +262,7 @@ static void slot_to_slot(struct rank *r)
 
 	pattern_fill(own, 5000, r->rank + 100);
 	rank_barrier(r);
+	bm_touch(r, v.bm);
 	/* from next's DRAM slot into after's HBM slot, at a place of my own */
 	smem_copy_params p = {.src = v.base[0] + next * DRAM,
 			      .dest = v.base[1] + after * HBM + (r->rank + 1) * 8192,
@@ -284,6 +286,7 @@ static void load_store(struct rank *r)
 	_Atomic uint64_t *turn = counter + 8;
 
 	rank_barrier(r);
+	bm_touch(r, bm);
 	for (int i = 0; i < 10000; i++)
 		atomic_fetch_add(counter, 1);
 	/* round the ring: each waits for its turn and passes it on, with data behind it */

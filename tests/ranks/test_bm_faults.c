@@ -64,6 +64,7 @@ static void killed(struct rank *r)
 	if (r->rank == 0)
 		rank_spawn(r, dead);
 	rank_meet(r, "back", r->size);
+	bm_touch(r, bm);
 	RANK_ASSERT(r, strcmp(slot(bm, dead) + 4096, "back") == 0);
 	RANK_ASSERT(r, strcmp(slot(bm, r->rank) + 4096, "back") == 0);
 	RANK_OK(r, bm_write(bm, slot(bm, dead), "x", 1));

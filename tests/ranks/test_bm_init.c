@@ -188,6 +188,7 @@ static void store_only(struct rank *r)
 		rank_meet(r, "two", 2);
 	}
 	/* all at once: the host lingers for the others, and does not wait longer than they need */
+	rank_barrier(r);
 	uint64_t begin = rank_ms();
 	smem_bm_uninit(0);
 	RANK_ASSERT(r, rank_ms() - begin < 5000);

@@ -149,6 +149,8 @@ static void churn(struct rank *r)
 		RANK_OK(r, smem_bm_join(bm, 0, &own));
 	rank_barrier(r);
 	if (r->rank == 1) {
+		char byte;
+		RANK_OK(r, bm_read(bm, &byte, slot(bm, 0), 1)); /* see bm_touch() */
 		traffic(r, bm);
 	} else if (r->rank > 1) {
 		for (int i = 0; i < 15; i++) {
@@ -263,6 +265,8 @@ static void two_objects(struct rank *r)
 	RANK_CODE(r, smem_get_last_err_code(), SMEM_DUPLICATED_OBJECT);
 	RANK_OK(r, smem_bm_join(b, 0, &own));
 	rank_barrier(r);
+	bm_touch(r, a);
+	bm_touch(r, b);
 	char *begin[3] = {smem_bm_ptr_by_mem_type(a, SMEM_MEM_TYPE_HOST, 0),
 			  smem_bm_ptr_by_mem_type(a, SMEM_MEM_TYPE_DEVICE, 0), slot(b, 0)};
 	uint64_t len[3] = {SLOT * r->size, 2 * SLOT * r->size, 2 * SLOT * r->size};
