@@ -59,7 +59,10 @@ static struct op draw(uint64_t *rng, const struct pool_view *v)
 		o.height = 1 + rank_random(rng) % 12;
 	o.gpitch = o.width + (rank_random(rng) % 3 ? rank_random(rng) % 5000 : 0);
 	o.lpitch = o.width + (rank_random(rng) % 3 ? rank_random(rng) % 5000 : 0);
-	uint64_t span = o.gpitch * (o.height - 1) + o.width, len = v->len[o.hbm];
+	uint64_t len = v->len[o.hbm];
+	while (o.height > 1 && o.gpitch * (o.height - 1) + o.width > len / 2)
+		o.height--;
+	uint64_t span = o.gpitch * (o.height - 1) + o.width;
 	uint64_t slot = o.hbm ? HBM : DRAM;
 	switch (rank_random(rng) % 4) {
 	case 0: /* the window's end */

@@ -58,6 +58,10 @@ static void auto_static(struct rank *r)
 
 	c.autoRanking = true;
 	c.rankId = UINT16_MAX;
+	/* rank 0 hosts, so that the one who goes below does not */
+	if (r->rank == 0)
+		RANK_OK(r, smem_create_config_store(r->url));
+	rank_barrier(r);
 	RANK_OK(r, smem_bm_init(r->url, r->size, (uint16_t)(r->size - r->rank), &c));
 	check_distinct(r, all);
 	RANK_ASSERT(r, smem_bm_get_rank_id() == r->size - 1 - r->rank);
