@@ -112,6 +112,7 @@ static void subgroups(struct rank *r)
 	void *gva;
 
 	shm_up(r, 60, 60);
+	rank_barrier(r); /* nobody hosts and goes before all are connected */
 	smem_shm_t h = smem_shm_create(half, size, rank, 2 * MIB2, SMEMS_DATA_OP_MTE, 0, &gva);
 	RANK_ASSERT(r, h != NULL);
 	RANK_CODE(r, smem_shm_get_global_rank(h), rank);
