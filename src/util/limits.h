@@ -11,6 +11,8 @@
 /* Address ranges a session's table shows; the table's memfd is sparse and this large from the start
  * (2 x 512 MiB of addresses, no memory), so that no peer ever remaps it. */
 #define REGION_SPANS_MAX (1u << 24)
+/* Shared files that a session offers to its peers at a time; the low bits of their numbers. */
+#define BACKINGS_MAX (1u << 16)
 /* Writes and reads in flight to one session of this host; 16 MiB of addresses, sparse too. */
 #define MARK_SLOTS_MAX (1u << 18)
 

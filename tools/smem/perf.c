@@ -291,6 +291,7 @@ static const struct topic {
 } topics[] = {
     {"bm", perf_bm},
     {"python", perf_python},
+    {"trans", perf_trans},
 };
 
 #define TOPICS (sizeof(topics) / sizeof(topics[0]))
