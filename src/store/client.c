@@ -36,7 +36,6 @@
 #define SLACK_MS   500 /* the server answers at the deadline; so much more for the way */
 #define GOODBYE_MS 1000
 #define KEEP_MAX   (256u << 20)
-#define LOOK_MS	   500
 
 enum state { DIALING, UP, AGAIN, LOST };
 
@@ -210,7 +209,8 @@ static void go_up(struct client *c, struct bufferevent *bev, const struct welcom
 	if (getsockname(fd, (struct sockaddr *)&c->local, &c->local_len) != 0)
 		c->local_len = 0;
 	atomic_store(&c->state, UP);
-	timer_in(c, LOOK_MS);
+	if (!net_is_loopback(&c->peer))
+		timer_in(c, NET_LOOK_MS);
 	if (!link_attach(&c->link, bev, w->received)) {
 		link_bev_free(bev);
 		lose(c, "it acknowledges what was never sent");
@@ -315,7 +315,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	if (net_silent(bufferevent_getfd(c->link.bev), clock_ns(), &c->silent_since))
 		lose(c, "its host is silent");
 	else
-		timer_in(c, LOOK_MS);
+		timer_in(c, NET_LOOK_MS);
 }
 
 /* ---- the first connection, on the caller's thread ---- */

@@ -231,17 +231,22 @@ void net_text(const struct net_addr *a, char *text, size_t cap)
 
 bool net_silent(int fd, uint64_t now, uint64_t *since)
 {
+	uint64_t limit = (uint64_t)env_int(ENV_SILENCE_MS) - NET_LOOK_MS;
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
 	memset(&info, 0, sizeof(info));
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 || len < 64)
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
 		return false;
-	/* A closed window is probed; answered probes reset the count. */
-	bool waiting = info.tcpi_unacked > 0 || info.tcpi_probes > 1;
-	uint64_t heard = now - info.tcpi_last_ack_recv * NS_PER_MS;
-	if (!waiting || *since == 0 || heard > *since)
-		*since = waiting ? now : 0;
-	uint64_t limit = (uint64_t)env_int(ENV_SILENCE_MS) * NS_PER_MS;
-	return *since != 0 && now - *since > limit - 300 * NS_PER_MS;
+	if (info.tcpi_unacked > 0 || info.tcpi_notsent_bytes == 0) {
+		/* Keepalive or retransmissions make a live host answer every second at least. */
+		*since = 0;
+		return info.tcpi_last_ack_recv >= limit;
+	}
+	/* Its window is closed: probes in growing intervals; an answer resets their count. */
+	if (info.tcpi_probes < 2)
+		*since = 0;
+	else if (*since == 0)
+		*since = now;
+	return *since != 0 && now - *since >= limit * NS_PER_MS;
 }

@@ -35,10 +35,12 @@ bool net_is_own(const struct net_addr *a);
 void net_text(const struct net_addr *a, char *text, size_t cap);
 
 /*
- * Is the other host silent: something is sent, and nothing has been acknowledged for as long as
- * ENV_SILENCE_MS? A stopped process on a live host is not silent: its kernel acknowledges. `since`
- * is the caller's, per connection, 0 at first; call a few times per second.
+ * Has the other host been silent for as long as ENV_SILENCE_MS (less NET_LOOK_MS, which is how
+ * often to ask)? A stopped process on a live host is not silent: its kernel acknowledges. `since`
+ * is the caller's, per connection, 0 at first. For sockets that net_tune() has seen, not on the
+ * loopback.
  */
+#define NET_LOOK_MS 250
 bool net_silent(int fd, uint64_t now, uint64_t *since);
 
 #endif

@@ -30,7 +30,7 @@
 
 #define ACCEPTS	  64 /* per turn */
 #define SHORT_MS  50
-#define LONG_MS	  500
+#define LONG_MS	  NET_LOOK_MS
 #define DRAIN_MS  1000
 #define LOG_LINES 20 /* cut-offs told per second; a flood of them must not fill a disk */
 
@@ -272,7 +272,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	bool slow = !s->hurried;
+	bool look = now - s->looked >= (NET_LOOK_MS - SHORT_MS / 2) * NS_PER_MS;
+	s->looked = look ? now : s->looked;
 	s->hurried = false;
 	DL_FOREACH_SAFE(s->conns, c, ctmp)
 	{
@@ -283,7 +284,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 		conn_free(c);
 	}
 	DL_FOREACH_SAFE(s->sessions, i, tmp)
-	session_tick(i, now, slow);
+	session_tick(i, now, look);
 	queues_look(s);
 	if (s->full && !s->stopping && event_add(s->accepting, NULL) == 0)
 		server_hurry(s);

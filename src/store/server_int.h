@@ -56,8 +56,9 @@ struct server {
 	struct event *due;   /* kv_due() */
 	struct event *tick;
 	uint64_t due_at;
-	bool hurried; /* the tick is a short one */
-	bool full;    /* no descriptors: not accepting until the next tick */
+	uint64_t looked; /* for silent hosts, last time */
+	bool hurried;	 /* the tick is a short one */
+	bool full;	 /* no descriptors: not accepting until the next tick */
 	bool stopping;
 	struct conn *conns;
 	struct session *sessions;
@@ -77,7 +78,7 @@ void server_cut_log(struct server *s, const char *peer, const char *why);
 
 /* session.c */
 void session_greet(struct conn *c); /* bytes have come on a connection that is not greeted */
-void session_tick(struct session *s, uint64_t now, bool slow);
+void session_tick(struct session *s, uint64_t now, bool look); /* look: for silent hosts */
 void session_flush(struct session *s);
 void session_free(struct session *s, bool lost);
 void session_cut(struct session *s, const char *why);

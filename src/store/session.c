@@ -175,7 +175,7 @@ static bool stuck(struct session *s, uint64_t now)
 	return now - s->stuck > STORE_FRAME_MS * NS_PER_MS;
 }
 
-void session_tick(struct session *s, uint64_t now, bool slow)
+void session_tick(struct session *s, uint64_t now, bool look)
 {
 	struct server *server = s->server;
 
@@ -196,7 +196,7 @@ void session_tick(struct session *s, uint64_t now, bool slow)
 		}
 	} else if (stuck(s, now)) {
 		session_cut(s, "it does not finish a frame");
-	} else if (slow && !s->loopback &&
+	} else if (look && !s->loopback &&
 		   net_silent(bufferevent_getfd(s->link.bev), now, &s->silent)) {
 		LOG_INFO("store", "%s: the host of client %s is silent: lost", server->url.text,
 			 s->peer);
