@@ -11,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CGROUP_LEVEL_MAX 64u /* nested groups; systemd and container runtimes use fewer than ten   \
-			      */
+#define CGROUP_LEVEL_MAX                                                                           \
+	64u /* nested groups; systemd and container runtimes use fewer than ten                    \
+	     */
 
 struct cgroup_level {
 	char *dir;
