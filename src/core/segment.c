@@ -10,13 +10,31 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "util/cleanup.h"
 #include "util/err.h"
+#include "util/fork.h"
 #include "util/limits.h"
 #include "util/rng.h"
+
+/*
+ * Page tables made at the import spare the first copies their faults, one a page. For 4 KiB pages
+ * they take 73 ms and 2 MiB a GiB, so with many large peers they are left to the first touch.
+ */
+#define TABLES_MAX (1ull << 30) /* bytes of peers' memory in 4 KiB pages */
+
+static _Atomic uint64_t tables_bytes;
+
+static bool tables_take(uint64_t size)
+{
+	if (atomic_fetch_add(&tables_bytes, size) + size <= TABLES_MAX)
+		return true;
+	atomic_fetch_sub(&tables_bytes, size);
+	return false;
+}
 
 int32_t segment_create(uint64_t size, char *addr, struct segment *ret)
 {
@@ -90,12 +108,15 @@ int32_t segment_import(struct agent_peer *peer, const struct segment_export *ex,
 	if (r != SMEM_OK)
 		return r;
 	struct device_mem mem = {.fd = fd, .size = ex->size, .pages = (enum mem_pages)ex->pages};
-	/* Page tables of 4 KiB pages for the memory of all peers would cost more than they save. */
-	r = device_host.map(&mem, addr, mem.pages != MEM_PAGES_BASE);
-	if (r != SMEM_OK)
+	bool tables = mem.pages == MEM_PAGES_BASE && tables_take(mem.size);
+	r = device_host.map(&mem, addr, tables || mem.pages != MEM_PAGES_BASE);
+	if (r != SMEM_OK) {
+		if (tables)
+			atomic_fetch_sub(&tables_bytes, mem.size);
 		return r;
+	}
 	mem.fd = -1;
-	*ret = (struct segment){.mem = mem, .addr = addr, .exported = *ex};
+	*ret = (struct segment){.mem = mem, .addr = addr, .exported = *ex, .tables = tables};
 	return SMEM_OK;
 }
 
@@ -105,7 +126,21 @@ void segment_destroy(struct segment *seg)
 	if (seg->addr)
 		device_host.unmap(seg->addr, seg->mem.size);
 	seg->addr = NULL;
+	if (seg->tables)
+		atomic_fetch_sub(&tables_bytes, seg->mem.size);
+	seg->tables = false;
 	if (seg->mem.size != 0)
 		device_host.free(&seg->mem);
 	seg->mem = (struct device_mem){.fd = -1};
 }
+
+static void fork_child(void)
+{
+	atomic_store(&tables_bytes, 0);
+}
+
+static const struct fork_hooks hooks = {
+    .order = FORK_ORDER_DEVICE,
+    .child = fork_child,
+};
+FORK_HOOKS(hooks)

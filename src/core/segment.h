@@ -29,6 +29,7 @@ struct segment {
 	char *addr;	       /* where it is mapped; NULL: nowhere */
 	struct segment_export exported;
 	bool own;
+	bool tables; /* imported with page tables that count against TABLES_MAX */
 };
 
 /* Allocate and map at addr. Rolls back on failure. */
