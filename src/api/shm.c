@@ -186,7 +186,7 @@ static void object_free(smem_shm_t handle, struct object *o)
 
 static int32_t destroy(smem_shm_t handle)
 {
-	uint32_t ticket;
+	uint32_t ticket = 0;
 	int32_t r = service_enter(&shm, &ticket);
 
 	if (r != SMEM_OK)
@@ -325,7 +325,7 @@ static int32_t object_new(const struct create_args *a, smem_shm_t handle, struct
 
 static int32_t create(const struct create_args *a, void **gva, smem_shm_t *ret)
 {
-	struct object *o;
+	struct object *o = NULL;
 	smem_shm_t handle;
 	void *base;
 
@@ -364,7 +364,7 @@ SMEM_API smem_shm_t smem_shm_create(uint32_t id, uint32_t rankSize, uint32_t ran
 				   .bytes = symmetricSize,
 				   .op = (uint32_t)dataOpType};
 	smem_shm_t handle = NULL;
-	uint32_t ticket;
+	uint32_t ticket = 0;
 
 	int32_t r = check_create(&args, gva);
 	if (r == SMEM_OK)
@@ -410,7 +410,7 @@ static uint32_t rank_or_size(smem_shm_t handle, struct err_scope *s,
 			     uint32_t (*fn)(const struct symmetric *))
 {
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 	uint32_t value = NO_RANK;
 
 	int32_t r = check_handle(handle);
@@ -440,7 +440,7 @@ SMEM_API int32_t smem_shm_control_barrier(smem_shm_t handle)
 {
 	API_SCOPE(s);
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 
 	int32_t r = check_handle(handle);
 	if (r == SMEM_OK)
@@ -470,7 +470,7 @@ SMEM_API int32_t smem_shm_control_allgather(smem_shm_t handle, const char *sendB
 {
 	API_SCOPE(s);
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 
 	int32_t r = check_allgather(handle, sendBuf, sendSize, recvBuf);
 	if (r == SMEM_OK)
@@ -490,7 +490,7 @@ SMEM_API int32_t smem_shm_set_extra_context(smem_shm_t handle, const void *conte
 {
 	API_SCOPE(s);
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 
 	int32_t r = check_handle(handle);
 	if (r == SMEM_OK && !context)
@@ -519,7 +519,7 @@ SMEM_API int32_t smem_shm_get_extra_context(smem_shm_t handle, uint32_t rank, vo
 {
 	API_SCOPE(s);
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 
 	int32_t r = check_handle(handle);
 	if (r == SMEM_OK && !size)
@@ -542,7 +542,7 @@ SMEM_API int32_t smem_shm_topology_can_reach(smem_shm_t handle, uint32_t remoteR
 {
 	API_SCOPE(s);
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 
 	int32_t r = check_handle(handle);
 	if (r == SMEM_OK && !reachInfo)
@@ -565,7 +565,7 @@ SMEM_API int32_t smem_shm_register_exit(smem_shm_t handle, void (*exit)(int))
 {
 	API_SCOPE(s);
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 
 	int32_t r = check_handle(handle);
 	if (r == SMEM_OK && !exit)
@@ -583,7 +583,7 @@ SMEM_API void smem_shm_global_exit(smem_shm_t handle, int status)
 {
 	API_SCOPE(s);
 	struct handle_ref ref;
-	struct symmetric *sym;
+	struct symmetric *sym = NULL;
 
 	int32_t r = check_handle(handle);
 	if (r == SMEM_OK)

@@ -18,6 +18,7 @@ const struct child_entry child_entries[] = {
     {"info", probe_child},
     {"perf-bm", perf_bm_peer},
     {"perf-bm-join", perf_bm_join},
+    {"perf-shm", perf_shm_rank},
     {"perf-trans", perf_trans_peer},
     {NULL, NULL},
 };

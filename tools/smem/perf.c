@@ -291,6 +291,7 @@ static const struct topic {
 } topics[] = {
     {"bm", perf_bm},
     {"python", perf_python},
+    {"shm", perf_shm},
     {"trans", perf_trans},
 };
 

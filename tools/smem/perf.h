@@ -95,6 +95,7 @@ int perf_store(struct perf *p);
 /* Their processes, by name in child_entries[]. */
 int perf_bm_peer(struct child *c);
 int perf_bm_join(struct child *c);
+int perf_shm_rank(struct child *c);
 int perf_trans_peer(struct child *c);
 
 #endif

@@ -107,7 +107,7 @@ static int measure(struct shm_rank *r, const char *url, double budget)
 	return child_send(r->c, MSG_DONE, NULL, 0);
 }
 
-int child_perf_shm(struct child *c)
+int perf_shm_rank(struct child *c)
 {
 	struct shm_rank r = {.c = c};
 	struct msg m;
