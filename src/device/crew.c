@@ -34,7 +34,9 @@
 #define HELPERS_MAX 8 /* by itself; a machine's memory is saturated by fewer */
 #define SAMPLE_NS   NS_PER_MS
 #define SPIN_NS	    30000 /* about two parts, or one wake-up */
-#define NAP_S	    60	  /* a wait is never without an end */
+#define BAN_MIN_NS  (10 * NS_PER_MS)
+#define BAN_SHIFTS  6  /* 640 ms at most */
+#define NAP_S	    60 /* a wait is never without an end */
 
 struct job {
 	void (*fn)(void *arg, size_t part);
@@ -62,6 +64,8 @@ static bool stopping;
 static _Atomic unsigned awake;
 static _Atomic uint64_t sampled_at;
 static _Atomic unsigned sampled; /* CPUs idle then */
+static _Atomic uint64_t banned_until;
+static _Atomic unsigned late; /* jobs in a row that had to wait for a helper */
 
 static void take_parts(struct job *job)
 {
@@ -117,6 +121,13 @@ static void wait_for_helpers(struct job *job)
 
 	while (atomic_load(&job->inside) > 0 && clock_ns() < until)
 		relax();
+	if (atomic_load(&job->inside) > 0) {
+		unsigned n = atomic_load(&late);
+		atomic_store(&banned_until, until + (BAN_MIN_NS << n));
+		atomic_store(&late, n < BAN_SHIFTS ? n + 1 : n);
+	} else {
+		atomic_store(&late, 0);
+	}
 	pthread_mutex_lock(&lock);
 	current = NULL; /* nobody comes any more */
 	while (atomic_load(&job->inside) > 0) {
@@ -171,6 +182,8 @@ unsigned crew_spare(void)
 	if (most == 0)
 		return 0;
 	uint64_t now = clock_ns();
+	if (now < atomic_load_explicit(&banned_until, memory_order_relaxed))
+		return 0;
 	if (now - atomic_load_explicit(&sampled_at, memory_order_relaxed) >= SAMPLE_NS) {
 		unsigned mine = atomic_load(&awake), busy = runnable();
 		busy = busy > mine ? busy - mine : 1;
@@ -226,6 +239,8 @@ static void start(void)
 		return;
 	stopping = false;
 	atomic_store(&sampled_at, 0);
+	atomic_store(&banned_until, 0);
+	atomic_store(&late, 0);
 	atomic_store(&limit, (unsigned)want);
 }
 
