@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -383,6 +384,50 @@ static void test_runtime_dir(void **state)
 	assert_int_equal(rmdir(dir), 0);
 }
 
+static int highest_fd(void)
+{
+	int fd = dup(0);
+
+	close(fd);
+	return fd;
+}
+
+/* Out of descriptors: connections are turned away, none stays in the queue, and later all is well.
+ */
+static void test_no_descriptors_left(void **state)
+{
+	struct rlimit old, few;
+	struct agent_peer *peer = NULL;
+	int fds[12], n = 0, mem = memfd_with("content");
+
+	(void)state;
+	assert_int_equal(agent_offer(7, cookie, mem, "info", 4), SMEM_OK);
+	for (; n < 12; n++)
+		fds[n] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	getrlimit(RLIMIT_NOFILE, &old);
+	few = old;
+	few.rlim_cur = (rlim_t)highest_fd() + 2; /* two more for the agent */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	struct agent_sock sock;
+	agent_sock_abstract(agent_own(), &sock);
+	for (int i = 0; i < n; i++)
+		assert_int_equal(connect(fds[i], (struct sockaddr *)&sock.sun, sock.len), 0);
+	/* The last ones are turned away at once, the first two are served. */
+	assert_int_equal(drain_to_end(fds[n - 1]), 0);
+	struct agent_frame f = hello_frame();
+	assert_int_equal(send(fds[0], &f, sizeof(f), 0), sizeof(f));
+	assert_int_equal(recv(fds[0], &f, sizeof(f), 0), sizeof(f));
+	for (int i = 0; i < n - 1; i++)
+		close(fds[i]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
+	assert_int_equal(
+	    agent_peer_open(agent_own(), deadline_in_ms(PATIENCE_MS), never, NULL, &peer), SMEM_OK);
+	fetch_and_compare(peer, 7, "content");
+	agent_peer_close(peer);
+	agent_withdraw(7);
+	close(mem);
+}
+
 /* The child of a process with a busy agent starts anew; the parent does not notice. */
 static void test_fork(void **state)
 {
@@ -432,6 +477,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(test_another_user_gets_nothing, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_other_host_and_version, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_runtime_dir, setup, teardown),
+	    cmocka_unit_test_setup_teardown(test_no_descriptors_left, setup, teardown),
 	    cmocka_unit_test_setup_teardown(test_fork, setup, teardown),
 	};
 
