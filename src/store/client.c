@@ -11,7 +11,7 @@
  * A call is on its caller's stack. It leaves the client's list, on the loop, before its caller goes
  * on: by a reply, by loss, by a wake, or by the caller's own cancelling after its deadline.
  */
-#include "store/client.h"
+#include "store/client_int.h"
 
 #include <event2/buffer.h>
 #include <event2/bufferevent.h>
@@ -31,68 +31,14 @@
 #include "util/rng.h"
 
 #define AGAIN_MS                                                                                   \
-	1000	       /* more than the server's grace: who is not back by then is lost there too  \
-			*/
-#define SLACK_MS   500 /* the server answers at the deadline; so much more for the way */
+	1000 /* more than the server's grace: who is not back by then is lost there too            \
+	      */
 #define GOODBYE_MS 1000
 #define KEEP_MAX   (256u << 20)
 
-enum state { DIALING, UP, AGAIN, LOST };
-
-struct client {
-	struct loop *loop;
-	const struct store_url *url; /* own copy below */
-	struct store_url url_copy;
-	struct tls *tls;
-	struct link link;
-	uint64_t id;
-	uint8_t token[TOKEN_LEN];
-
-	/* the loop's */
-	_Atomic int state;
-	struct dial *dial;
-	struct event *timer; /* AGAIN: the next attempt; UP: look for silence */
-	struct event *watch; /* of certificates' expiry */
-	struct deadline again;
-	unsigned pause_ms;
-	uint64_t silent_since;
-	struct net_addr peer; /* where the connection went */
-	struct call *calls;
-	struct listener *listeners;
-	uint64_t next_id;
-	char cause[256]; /* of the loss */
-	struct sockaddr_storage local;
-	socklen_t local_len;
-
-	/* client_open waits here for an attempt's result, client_close for the last byte */
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool result_ready;
-	int32_t result;
-	bool result_final;
-	char result_text[320];
-};
-
 static void again_start(struct client *c, const char *why);
 
-/* ---- calls ---- */
-
-static void call_end(struct client *c, struct call *call, int32_t code, const char *text,
-		     size_t text_len)
-{
-	DL_DELETE(c->calls, call);
-	call->code = code;
-	if (text_len >= sizeof(call->text))
-		text_len = sizeof(call->text) - 1;
-	memcpy(call->text, text, text_len);
-	call->text[text_len] = '\0';
-	pthread_mutex_lock(&call->lock);
-	call->done = true;
-	pthread_cond_signal(&call->cond);
-	pthread_mutex_unlock(&call->lock);
-}
-
-static void lose(struct client *c, const char *cause)
+void client_lose(struct client *c, const char *cause)
 {
 	struct call *call, *tmp;
 	struct listener *l, *ltmp;
@@ -110,7 +56,7 @@ static void lose(struct client *c, const char *cause)
 	snprintf(text, sizeof(text), "connection to the config store %.200s lost: %.150s",
 		 c->url->text, c->cause);
 	DL_FOREACH_SAFE(c->calls, call, tmp)
-	call_end(c, call, SMEM_UNREACHABLE, text, strlen(text));
+	client_call_end(c, call, SMEM_UNREACHABLE, text, strlen(text));
 	DL_FOREACH_SAFE(c->listeners, l, ltmp)
 	l->closed(l);
 }
@@ -132,13 +78,13 @@ static const char *take_reply(struct client *c, const struct frame_head *head, c
 		call->body = malloc(rest);
 		if (!call->body) {
 			static const char oom[] = "reply of the config store";
-			call_end(c, call, SMEM_MALLOC_FAILED, oom, sizeof(oom) - 1);
+			client_call_end(c, call, SMEM_MALLOC_FAILED, oom, sizeof(oom) - 1);
 			return NULL;
 		}
 		memcpy(call->body, r.at, rest);
 		call->body_len = rest;
 	}
-	call_end(c, call, code, (const char *)text.data, text.len);
+	client_call_end(c, call, code, (const char *)text.data, text.len);
 	return NULL;
 }
 
@@ -171,7 +117,7 @@ static void on_down(void *arg, bool broken, const char *why)
 
 	link_detach(&c->link);
 	if (broken)
-		lose(c, why);
+		client_lose(c, why);
 	else
 		again_start(c, why);
 }
@@ -213,7 +159,7 @@ static void go_up(struct client *c, struct bufferevent *bev, const struct welcom
 		timer_in(c, NET_LOOK_MS);
 	if (!link_attach(&c->link, bev, w->received)) {
 		link_bev_free(bev);
-		lose(c, "it acknowledges what was never sent");
+		client_lose(c, "it acknowledges what was never sent");
 	}
 }
 
@@ -242,12 +188,12 @@ static void dialed_again(struct client *c, const struct dial_result *r)
 {
 	if (r->code == SMEM_OK && !r->welcome.resumed) {
 		link_bev_free(r->bev);
-		lose(c, "it has forgotten this process, or is another store");
+		client_lose(c, "it has forgotten this process, or is another store");
 	} else if (r->code == SMEM_OK) {
 		LOG_INFO("store", "connection to %s is back", c->url->text);
 		go_up(c, r->bev, &r->welcome);
 	} else if (r->final || r->refused || deadline_passed(c->again)) {
-		lose(c, r->text);
+		client_lose(c, r->text);
 	} else {
 		timer_in(c, c->pause_ms);
 		c->pause_ms *= 2;
@@ -313,7 +259,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	if (c->state != UP)
 		return;
 	if (net_silent(bufferevent_getfd(c->link.bev), clock_ns(), &c->silent_since))
-		lose(c, "its host is silent");
+		client_lose(c, "its host is silent");
 	else
 		timer_in(c, NET_LOOK_MS);
 }
@@ -509,210 +455,4 @@ void client_local_addr(const struct client *c, struct sockaddr_storage *ret, soc
 void client_run(struct client *c, void (*fn)(void *arg), void *arg)
 {
 	loop_call(c->loop, fn, arg);
-}
-
-/* ---- calls, the callers' side ---- */
-
-static void call_refuse(struct client *c, struct call *call)
-{
-	char text[400];
-
-	snprintf(text, sizeof(text), "connection to the config store %.200s lost: %.150s",
-		 c->url->text, c->cause);
-	call_end(c, call, SMEM_UNREACHABLE, text, strlen(text));
-}
-
-static void call_woken(struct client *c, struct call *call)
-{
-	static const char text[] = "the object was destroyed during the call";
-
-	call_end(c, call, SMEM_OBJECT_NOT_EXISTS, text, sizeof(text) - 1);
-}
-
-static void cancel_at_server(struct client *c, const struct call *call)
-{
-	struct request cancel = {.op = OP_CANCEL,
-				 .seq = call->req.id,
-				 .gid = call->req.op == OP_ENTER ? call->req.gid : 0};
-
-	if (c->state != LOST)
-		link_send(&c->link, OP_CANCEL, 0, request_encode(&cancel));
-}
-
-static void call_start(void *arg)
-{
-	struct call *call = arg;
-	struct client *c = call->client;
-	struct blob *encoded = call->encoded;
-
-	call->req.id = c->next_id++;
-	DL_APPEND(c->calls, call);
-	if (c->state == LOST || (call->woken && atomic_load(call->woken))) {
-		blob_put(encoded);
-		if (c->state == LOST)
-			call_refuse(c, call);
-		else
-			call_woken(c, call);
-	} else if (!link_send(&c->link, call->req.op, call->req.id, encoded)) {
-		lose(c, "it does not read what is sent");
-	}
-}
-
-static void call_cancel(void *arg)
-{
-	struct call *call = arg;
-	static const char late[] = "no answer of the config store in time";
-
-	if (call->done)
-		return;
-	cancel_at_server(call->client, call);
-	call_end(call->client, call, SMEM_TIMEOUT, late, sizeof(late) - 1);
-}
-
-static bool call_wait(struct call *call, struct deadline deadline)
-{
-	struct timespec until = deadline_timespec(deadline);
-
-	pthread_mutex_lock(&call->lock);
-	while (!call->done && !deadline_passed(deadline))
-		pthread_cond_clockwait(&call->cond, &call->lock, CLOCK_MONOTONIC, &until);
-	bool done = call->done;
-	pthread_mutex_unlock(&call->lock);
-	return done;
-}
-
-int32_t client_call(struct client *c, struct call *call)
-{
-	struct deadline end = call->deadline;
-
-	call->client = c;
-	call->body = NULL;
-	call->body_len = 0;
-	call->done = false;
-	pthread_mutex_init(&call->lock, NULL);
-	pthread_cond_init(&call->cond, NULL);
-	const char *wrong = request_wrong(&call->req);
-	if (wrong)
-		return smem_err(SMEM_INVALID_PARAM,
-				"config store: %s (key of %zu, value of %zu bytes)", wrong,
-				call->req.key.len, call->req.val.len);
-	call->req.timeout_ms = (uint64_t)deadline_left_ms(call->deadline);
-	call->encoded = request_encode(&call->req);
-	if (!call->encoded)
-		return smem_err(SMEM_MALLOC_FAILED, "request to the config store");
-	int32_t r = loop_post(c->loop, call_start, call);
-	if (r != SMEM_OK) {
-		blob_put(call->encoded);
-		return r;
-	}
-	end.end += SLACK_MS * NS_PER_MS;
-	if (!call_wait(call, end))
-		loop_call(c->loop, call_cancel, call);
-	pthread_mutex_destroy(&call->lock);
-	pthread_cond_destroy(&call->cond);
-	if (call->code != SMEM_OK)
-		return smem_err(call->code, "%s (after %" PRIu64 " ms)", call->text,
-				deadline_elapsed_ms(call->deadline));
-	return SMEM_OK;
-}
-
-struct cast {
-	struct client *client;
-	uint16_t op;
-	struct blob *encoded;
-};
-
-static void cast_start(void *arg)
-{
-	struct cast *cast = arg;
-
-	if (cast->client->state == LOST)
-		blob_put(cast->encoded);
-	else if (!link_send(&cast->client->link, cast->op, 0, cast->encoded))
-		lose(cast->client, "it does not read what is sent");
-	free(cast);
-}
-
-void client_cast(struct client *c, const struct request *req)
-{
-	struct cast *cast = malloc(sizeof(*cast));
-
-	if (!cast)
-		return;
-	*cast = (struct cast){.client = c, .op = req->op, .encoded = request_encode(req)};
-	if (!cast->encoded || loop_post(c->loop, cast_start, cast) != SMEM_OK) {
-		blob_put(cast->encoded);
-		free(cast);
-	}
-}
-
-/* ---- listeners ---- */
-
-struct listening {
-	struct client *client;
-	struct listener *listener;
-};
-
-static void listen_start(void *arg)
-{
-	struct listening *a = arg;
-
-	a->listener->id = a->client->next_id++;
-	DL_APPEND(a->client->listeners, a->listener);
-	if (a->client->state == LOST)
-		a->listener->closed(a->listener);
-}
-
-static void listen_stop(void *arg)
-{
-	struct listening *a = arg;
-	struct listener *l;
-
-	DL_FOREACH(a->client->listeners, l)
-	{
-		if (l == a->listener) {
-			DL_DELETE(a->client->listeners, l);
-			return;
-		}
-	}
-}
-
-void client_listen(struct client *c, struct listener *l)
-{
-	struct listening a = {.client = c, .listener = l};
-
-	loop_call(c->loop, listen_start, &a);
-}
-
-void client_unlisten(struct client *c, struct listener *l)
-{
-	struct listening a = {.client = c, .listener = l};
-
-	loop_call(c->loop, listen_stop, &a);
-}
-
-struct waking {
-	struct client *client;
-	const _Atomic bool *woken;
-};
-
-static void wake_calls(void *arg)
-{
-	struct waking *a = arg;
-	struct call *call, *tmp;
-
-	DL_FOREACH_SAFE(a->client->calls, call, tmp)
-	{
-		if (call->woken == a->woken) {
-			cancel_at_server(a->client, call);
-			call_woken(a->client, call);
-		}
-	}
-}
-
-void client_wake(struct client *c, const _Atomic bool *woken)
-{
-	struct waking a = {.client = c, .woken = woken};
-
-	loop_call(c->loop, wake_calls, &a);
 }

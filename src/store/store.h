@@ -63,9 +63,7 @@ int32_t store_local_addr(const struct store *s, struct sockaddr_storage *ret, so
 /* A random number of this process's client, known to the server; part of every incarnation. */
 uint64_t store_client_id(const struct store *s);
 
-/* ---- keys
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- keys ---- */
 
 struct store_bytes {
 	void *data; /* malloc'ed; free with store_bytes_free(); NULL when len is 0 */
@@ -114,8 +112,7 @@ int32_t store_watch(struct store *s, const char *key, store_watch_fn fn, void *a
 		    struct deadline deadline, struct store_watch **ret);
 void store_unwatch(struct store_watch *w); /* after return fn does not run any more */
 
-/* ---- ranges: an allocator of intervals of integers that all clients can use
- * ------------------------------------ */
+/* ---- ranges: an allocator of intervals of integers that all clients can use ---- */
 
 struct store_range {
 	uint64_t begin;
@@ -136,9 +133,7 @@ int32_t store_range_hold(struct store *s, const char *name, uint64_t len, uint64
 /* Does not block and cannot fail; a lost store is fine. */
 void store_range_release(struct store *s, const char *name);
 
-/* ---- groups
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- groups ---- */
 
 /*
  * A group is a set of members with an ordered history. Every entering, leaving and loss has a
