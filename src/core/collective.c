@@ -342,7 +342,7 @@ static int32_t err_broken(const struct collective *c, struct deadline deadline)
 	}
 	if (any_left) {
 		text_ranks(&t, left);
-		text_add(&t, " destroyed the object");
+		text_add(&t, " left by destroying the object");
 	}
 	return smem_err(SMEM_PEER_LOST, "%s (after %" PRIu64 " ms)", t.s,
 			deadline_elapsed_ms(deadline));

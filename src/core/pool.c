@@ -271,6 +271,7 @@ static int32_t enter(struct pool *pool, struct deadline deadline, struct store_g
 	    .blob_len = card_len,
 	    .fn = keeper_event,
 	    .arg = pool->keeper,
+	    .woken = &pool->woken,
 	};
 	r = store_group_enter(c->store, &e, deadline, &conflict, ret);
 	if (r == SMEM_INVALID_PARAM)
@@ -285,15 +286,9 @@ static int32_t set_group(struct pool *pool, struct store_group *group)
 {
 	LOCKED(&pool->lock);
 	pool->group = group;
-	if (!pool->woken)
+	if (!atomic_load(&pool->woken))
 		return SMEM_OK;
 	return smem_err(SMEM_OBJECT_NOT_EXISTS, "%s is being destroyed", pool->name);
-}
-
-static bool is_woken(struct pool *pool)
-{
-	LOCKED(&pool->lock);
-	return pool->woken;
 }
 
 /* All peers go: their memory is unmapped when nobody is inside the gate any more. */
@@ -383,7 +378,7 @@ int32_t pool_join(struct pool *pool, struct deadline deadline)
 	LOCKED(&pool->control);
 	if (atomic_load(&pool->joined))
 		return SMEM_OK;
-	if (is_woken(pool))
+	if (atomic_load(&pool->woken))
 		return smem_err(SMEM_OBJECT_NOT_EXISTS, "%s is being destroyed", pool->name);
 	int32_t r = join_steps(pool, deadline);
 	if (r == SMEM_OK) {
@@ -436,9 +431,11 @@ void pool_destroy(struct pool *pool, struct deadline deadline)
 void pool_wake(struct pool *pool)
 {
 	LOCKED(&pool->lock);
-	pool->woken = true;
+	atomic_store(&pool->woken, true);
 	if (pool->group)
 		store_group_wake(pool->group);
+	else
+		store_enter_wake(pool->config.store, &pool->woken);
 }
 
 struct store_group *pool_group(struct pool *pool)

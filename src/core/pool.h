@@ -72,10 +72,10 @@ struct pool {
 	uint8_t secret[16];
 	uint64_t expose_id[POOL_WINDOWS];
 	pthread_mutex_t control;   /* join, leave, destroy: one at a time */
-	pthread_mutex_t lock;	   /* group, woken */
+	pthread_mutex_t lock;	   /* group, and that waking finds it or is seen */
 	struct store_group *group; /* NULL while not entered */
-	bool woken;
-	bool has_space; /* what pool_free() has to give back */
+	_Atomic bool woken;	   /* also what entering waits for */
+	bool has_space;		   /* what pool_free() has to give back */
 	bool has_agent;
 	bool has_paths;
 	struct keeper *keeper;

@@ -371,7 +371,7 @@ int32_t symmetric_get_context(struct symmetric *s, uint32_t rank, void *buf, uin
 	enum gone how = how_gone(s, rank);
 	if (how != HERE)
 		return smem_err(SMEM_PEER_LOST, "rank %u %s", rank,
-				how == LOST ? "is lost" : "destroyed the object");
+				how == LOST ? "is lost" : "left by destroying the object");
 	if (s->shared)
 		return context_get(&s->page, rank, buf, len);
 	context_key(s, rank, key, sizeof(key));

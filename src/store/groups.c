@@ -116,7 +116,8 @@ int32_t store_group_enter(struct store *s, const struct store_enter *e, struct d
 				    .val = {e->blob, e->blob_len},
 				    .extra = {e->spec, e->spec_len},
 				    .sort = {e->sort, e->sort_len}},
-			    .deadline = deadline};
+			    .deadline = deadline,
+			    .woken = e->woken};
 	int32_t r = client_call(g->client, &call);
 	r = r == SMEM_OK ? entered(g, &call) : refused(&call, r, conflict);
 	free(call.body);
@@ -127,6 +128,11 @@ int32_t store_group_enter(struct store *s, const struct store_enter *e, struct d
 	}
 	*ret = g;
 	return SMEM_OK;
+}
+
+void store_enter_wake(struct store *s, const _Atomic bool *woken)
+{
+	client_wake(store_client(s), woken);
 }
 
 uint32_t store_group_member(const struct store_group *g)

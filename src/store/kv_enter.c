@@ -78,8 +78,8 @@ static void reply_timeout(struct kv *kv, const struct kv_entering *e)
 		      g->name, entering_count(g), e->size);
 	} else {
 		missing_text(g, e, text, sizeof(text));
-		reply(kv, e->w.client, e->w.id, SMEM_TIMEOUT, "group %s: missing member %s",
-		      g->name, text);
+		reply(kv, e->w.client, e->w.id, SMEM_TIMEOUT, "group %s: missing rank %s", g->name,
+		      text);
 	}
 }
 
@@ -96,7 +96,7 @@ static void entering_over(struct kv *kv, struct wait *w, enum over why)
 	while (fail_all && g->entering) {
 		e = g->entering;
 		reply(kv, e->w.client, e->w.id, SMEM_PEER_LOST,
-		      "group %s: member %u was lost while it entered", g->name, number);
+		      "group %s: rank %u was lost while it entered", g->name, number);
 		entering_drop(kv, e);
 	}
 	group_tidy(kv, g);
@@ -324,24 +324,100 @@ static void form(struct kv *kv, struct kv_group *g)
 	free(list);
 }
 
-/* CLOSED: two of those that wait disagree; all are told. */
+/* ---- CLOSED: two disagree ---- */
+
+#define REFUSAL_MS 60000ull /* a rank that is later than this was not of the same attempt */
+
+void refusal_free(struct kv_group *g)
+{
+	if (!g->refusal)
+		return;
+	blob_put(g->refusal->spec);
+	blob_put(g->refusal->own);
+	free(g->refusal);
+	g->refusal = NULL;
+}
+
+void refusal_client_gone(struct kv *kv, struct kv_client *c)
+{
+	struct kv_group *g, *tmp;
+
+	HASH_ITER (hh, kv->groups, g, tmp) {
+		struct kv_refusal *r = g->refusal;
+		bool any = false;
+		for (uint32_t i = 0; r && i < r->count; i++) {
+			if (r->told[i] == c)
+				r->told[i] = NULL;
+			any = any || r->told[i];
+		}
+		if (r && !any) {
+			refusal_free(g);
+			group_tidy(kv, g);
+		}
+	}
+}
+
+static bool was_told(const struct kv_refusal *r, const struct kv_client *c)
+{
+	for (uint32_t i = 0; i < r->count; i++) {
+		if (r->told[i] == c)
+			return true;
+	}
+	return false;
+}
+
+static void tell(struct kv *kv, struct kv_refusal *r, struct kv_entering *e)
+{
+	reply_conflict(kv, &e->w, &r->conflict, blob_span(r->spec), blob_span(r->own), r->text);
+	if (r->count < r->size)
+		r->told[r->count++] = e->w.client;
+	entering_drop(kv, e);
+}
+
+/* Of an attempt that has failed already, and not told so far? Then it is told and gone. */
+static bool refused_before(struct kv *kv, struct kv_group *g, struct kv_entering *e)
+{
+	struct kv_refusal *r = g->refusal;
+
+	if (r && e->w.begin >= r->end)
+		refusal_free(g);
+	else if (r && !was_told(r, e->w.client)) {
+		tell(kv, r, e);
+		if (r->count == r->size)
+			refusal_free(g);
+		return true;
+	}
+	return false;
+}
+
+/* All that wait are told, and those that have yet to come will be. */
 static void refuse_all(struct kv *kv, struct kv_group *g, const struct kv_entering *a,
 		       const struct kv_entering *b, bool duplicate)
 {
-	struct store_conflict c = {.member = a->member, .own = b->member, .duplicate = duplicate};
-	struct blob *spec = blob_get(a->spec), *own = blob_get(b->spec);
-	char text[128];
+	uint32_t size = a->size > b->size ? a->size : b->size;
+	struct kv_refusal *r = calloc(1, sizeof(*r) + (size_t)size * sizeof(struct kv_client *));
 
-	snprintf(text, sizeof(text),
+	refusal_free(g);
+	if (!r) {
+		while (g->entering)
+			refuse(kv, g->entering, SMEM_MALLOC_FAILED, "out of memory");
+		return;
+	}
+	r->conflict =
+	    (struct store_conflict){.member = a->member, .own = b->member, .duplicate = duplicate};
+	r->spec = blob_get(a->spec);
+	r->own = blob_get(b->spec);
+	r->end = b->w.begin + REFUSAL_MS * NS_PER_MS;
+	r->size = size;
+	snprintf(r->text, sizeof(r->text),
 		 duplicate ? "member %u entered twice"
 			   : "members %u and %u differ in size or specification",
 		 a->member, b->member);
-	while (g->entering) {
-		reply_conflict(kv, &g->entering->w, &c, blob_span(spec), blob_span(own), text);
-		entering_drop(kv, g->entering);
-	}
-	blob_put(spec);
-	blob_put(own);
+	g->refusal = r;
+	while (g->entering)
+		tell(kv, r, g->entering);
+	if (r->count == r->size)
+		refusal_free(g);
 }
 
 /* One more waits for a life that has not begun. `e` is the last of the list. */
@@ -350,6 +426,8 @@ static void gather_up(struct kv *kv, struct kv_group *g, struct kv_entering *e)
 	const struct kv_entering *first = g->entering, *other;
 	bool closed = e->mode == STORE_GROUP_CLOSED;
 
+	if (closed && refused_before(kv, g, e))
+		return;
 	if (e->mode != first->mode) {
 		refuse(kv, e, SMEM_INVALID_PARAM, "others enter it in another mode");
 		return;

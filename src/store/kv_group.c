@@ -51,7 +51,7 @@ static void group_end_life(struct kv_group *g)
 
 void group_tidy(struct kv *kv, struct kv_group *g)
 {
-	if (g->members || g->entering)
+	if (g->members || g->entering || g->refusal)
 		return;
 	group_end_life(g);
 	HASH_DELETE(hh, kv->groups, g);
@@ -187,6 +187,7 @@ void groups_client_gone(struct kv *kv, struct kv_client *c, bool lost, uint64_t 
 {
 	while (c->members)
 		membership_end(kv, c->members, lost, now);
+	refusal_client_gone(kv, c);
 }
 
 static struct kv_member *member_find(struct kv_client *c, uint64_t gid)

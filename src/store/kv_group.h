@@ -15,6 +15,21 @@ struct kv_entering {
 	struct kv_entering *prev, *next; /* of the group, by arrival */
 };
 
+/*
+ * Two that entered a CLOSED group disagreed, and those that waited were told; the others are told
+ * when they come, for they belong to the same attempt. Who comes again begins the next one. It is
+ * over when all have been told, nobody who was is there any more, or it is old.
+ */
+struct kv_refusal {
+	struct store_conflict conflict;
+	struct blob *spec, *own;
+	char text[96];
+	uint64_t end;
+	uint32_t size; /* how many are to be told */
+	uint32_t count;
+	struct kv_client *told[]; /* `size` of them; NULL: gone since */
+};
+
 struct kv_round {
 	struct wait w;
 	struct kv_member *member;
@@ -65,6 +80,7 @@ struct kv_group {
 	uint8_t *gone;		      /* by number: enum store_event_kind of its end, this life */
 	uint32_t gone_count;
 	struct kv_entering *entering;
+	struct kv_refusal *refusal;
 	struct kv_fence *fences;
 	struct kv_failure *failures;
 	uint32_t failure_count;
@@ -95,6 +111,8 @@ void reply_conflict(struct kv *kv, const struct wait *w, const struct store_conf
 
 /* kv_enter.c */
 void enter_begin(struct kv *kv, struct kv_client *c, const struct request *req, uint64_t now);
+void refusal_free(struct kv_group *g);
+void refusal_client_gone(struct kv *kv, struct kv_client *c);
 /* Somebody left, came back, or the life ended: look at those that wait again. */
 void enter_again(struct kv *kv, struct kv_group *g, uint64_t now);
 

@@ -34,7 +34,7 @@ static void round_over(struct kv *kv, struct wait *w, enum over why)
 				used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u",
 							 used ? ", " : "", i);
 		}
-		reply(kv, w->client, w->id, SMEM_TIMEOUT, "group %s: missing member %s", g->name,
+		reply(kv, w->client, w->id, SMEM_TIMEOUT, "group %s: missing rank %s", g->name,
 		      text);
 	}
 	round_free(kv, r);
@@ -89,7 +89,7 @@ static void round_finish(struct kv *kv, struct kv_group *g)
 static void reply_gone(struct kv *kv, struct kv_client *c, uint64_t id, const struct kv_group *g,
 		       uint32_t number)
 {
-	reply(kv, c, id, SMEM_PEER_LOST, "group %s: member %u %s", g->name, number,
+	reply(kv, c, id, SMEM_PEER_LOST, "group %s: rank %u %s", g->name, number,
 	      g->gone[number] == STORE_EVENT_LOST ? "was lost" : "has left");
 }
 

@@ -19,6 +19,7 @@
 #ifndef STORE_STORE_H
 #define STORE_STORE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -186,6 +187,7 @@ struct store_enter {
 	size_t sort_len;
 	store_event_fn fn;
 	void *arg;
+	const _Atomic bool *woken; /* true ends the waiting: store_enter_wake(); NULL: never */
 };
 
 /* Filled on SMEM_INVALID_PARAM because of a different spec (or `size`): whose, and what it is. Free
@@ -211,6 +213,10 @@ struct store_conflict {
  */
 int32_t store_group_enter(struct store *s, const struct store_enter *e, struct deadline deadline,
 			  struct store_conflict *conflict, struct store_group **ret);
+
+/* *woken has become true: the call of store_group_enter() that was given it, if it waits, ends with
+ * SMEM_OBJECT_NOT_EXISTS. */
+void store_enter_wake(struct store *s, const _Atomic bool *woken);
 
 uint32_t store_group_member(const struct store_group *g);
 uint64_t store_group_incarnation(const struct store_group *g);
@@ -250,7 +256,7 @@ int32_t store_group_blob(struct store_group *g, const void *blob, size_t len,
 int32_t store_group_note(struct store_group *g, const void *note, size_t len, bool once,
 			 struct deadline deadline);
 
-/* Make every call now waiting on this group (enter excepted) return SMEM_OBJECT_NOT_EXISTS; later
+/* Make every call now waiting on this group return SMEM_OBJECT_NOT_EXISTS; later
  * ones too. */
 void store_group_wake(struct store_group *g);
 

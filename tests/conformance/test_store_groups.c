@@ -325,7 +325,7 @@ static void test_closed_round_failures(void **state)
 	task_join(&t[2]);
 	assert_int_equal(t[0].code, SMEM_TIMEOUT);
 	assert_int_equal(t[2].code, SMEM_TIMEOUT);
-	assert_non_null(strstr(t[0].detail, "missing member 1"));
+	assert_non_null(strstr(t[0].detail, "missing rank 1"));
 	/* Different kinds fail for all, with both. */
 	for (unsigned i = 0; i < 3; i++) {
 		t[i].key = i == 1 ? "allgather 8" : "barrier";
@@ -347,60 +347,103 @@ static void test_closed_round_failures(void **state)
 	t[2].group = NULL;
 	task_join(&t[0]);
 	assert_int_equal(t[0].code, SMEM_PEER_LOST);
-	assert_non_null(strstr(t[0].detail, "member 2 has left"));
+	assert_non_null(strstr(t[0].detail, "rank 2 has left"));
 	task_start(&t[1], do_round);
 	task_join(&t[1]);
 	assert_int_equal(t[1].code, SMEM_PEER_LOST);
 	closed_stop(t, 3);
 }
 
+/* Enter with n clients, the spec of each as given; all must get `code`. */
+static void closed_all_get(struct task *t, unsigned n, const char *name, const char *const spec[],
+			   int32_t code)
+{
+	for (unsigned i = 0; i < n; i++) {
+		diary_init(&cd[i]);
+		t[i].enter = closed_enter(name, i, n, &cd[i]);
+		t[i].enter.spec = spec[i];
+		t[i].deadline = soon();
+	}
+	for (unsigned i = 0; i < n; i++)
+		task_start(&t[i], do_enter);
+	for (unsigned i = 0; i < n; i++) {
+		task_join(&t[i]);
+		assert_int_equal(t[i].code, code);
+	}
+}
+
+/* Those that came before the conflict was seen are told, and those that come after it too; then
+ * the same clients try again, and nothing of it is left. */
 static void test_closed_conflicts(void **state)
+{
+	static const char *const unlike[] = {"spec", "spec", "spex", "spec"};
+	static const char *const alike[] = {"spec", "spec", "spec", "spec"};
+	struct task t[4];
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++)
+		t[i] = (struct task){.store = hub_client(&hub, i + 1)};
+	for (int round = 0; round < 20; round++) {
+		closed_all_get(t, 4, "cc", unlike, SMEM_INVALID_PARAM);
+		for (unsigned i = 0; i < 4; i++) {
+			struct store_conflict *c = &t[i].conflict;
+			assert_false(c->duplicate);
+			assert_true(c->member == 2 || c->own == 2);
+			assert_int_equal(memcmp(c->spec.data, "spex", 4) == 0, c->member == 2);
+			assert_int_equal(memcmp(c->own_spec.data, "spex", 4) == 0, c->own == 2);
+			conflict_free(&t[i]);
+		}
+		closed_all_get(t, 4, "cc", alike, SMEM_OK);
+		for (unsigned i = 0; i < 4; i++)
+			store_group_free(t[i].group);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		store_close(t[i].store, 0);
+}
+
+/* A number claimed twice; and when all who were told are gone, nobody else is told. */
+static void test_closed_duplicate(void **state)
 {
 	struct task t[3];
 
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 2; i++) {
 		diary_init(&cd[i]);
 		t[i] = (struct task){.store = hub_client(&hub, i + 1),
-				     .enter = closed_enter("cc", i, 4, &cd[i]),
+				     .enter = closed_enter("cd", 1, 3, &cd[i]),
 				     .deadline = soon()};
-	}
-	t[2].enter.spec = "spex";
-	for (unsigned i = 0; i < 3; i++)
 		task_start(&t[i], do_enter);
-	unsigned told = 0;
-	/* Whoever came before the conflict was seen is told; one that came later would wait. */
-	task_join(&t[2]);
-	for (unsigned i = 0; i < 3; i++) {
-		if (i == 2) {
-			assert_int_equal(t[i].code, SMEM_INVALID_PARAM);
-			told++;
-		}
 	}
-	assert_int_equal(told, 1);
-	store_close(t[2].store, 0);
-	/* The others may wait for more members, or were told. A second member 0 or 1 ends it. */
-	struct store *again = hub_client(&hub, 5);
-	for (unsigned i = 0; i < 2; i++) {
-		struct store_group *none = NULL;
-		struct store_conflict c;
-		struct store_enter e = closed_enter("cc", i, 4, &cd[3]);
-		int32_t r = store_group_enter(again, &e, deadline_in_ms(300), &c, &none);
-		assert_true(r == SMEM_INVALID_PARAM || r == SMEM_TIMEOUT);
-		if (r == SMEM_INVALID_PARAM) {
-			assert_true(c.duplicate);
-			store_bytes_free(&c.spec);
-			store_bytes_free(&c.own_spec);
-		}
-	}
-	store_close(again, 0);
 	for (unsigned i = 0; i < 2; i++) {
 		task_join(&t[i]);
 		assert_int_equal(t[i].code, SMEM_INVALID_PARAM);
+		assert_true(t[i].conflict.duplicate);
+		assert_int_equal(t[i].conflict.member, 1);
 		conflict_free(&t[i]);
 		store_close(t[i].store, 0);
 	}
-	conflict_free(&t[2]);
+	closed_start(t, 3, "cd");
+	closed_stop(t, 3);
+}
+
+static void test_closed_enter_is_woken(void **state)
+{
+	static _Atomic bool woken;
+	struct task t = {.store = hub_client(&hub, 1),
+			 .enter = closed_enter("cw", 0, 2, &cd[0]),
+			 .deadline = soon()};
+
+	(void)state;
+	diary_init(&cd[0]);
+	t.enter.woken = &woken;
+	task_start(&t, do_enter);
+	atomic_store(&woken, true);
+	store_enter_wake(t.store, &woken);
+	task_join(&t);
+	assert_int_equal(t.code, SMEM_OBJECT_NOT_EXISTS);
+	store_close(t.store, 0);
+	closed_start(&t, 1, "cw"); /* and is not there any more */
+	closed_stop(&t, 1);
 }
 
 static void test_closed_timeout_and_next_life(void **state)
@@ -413,7 +456,7 @@ static void test_closed_timeout_and_next_life(void **state)
 	struct store_enter e = closed_enter("cl", 1, 3, &cd[0]);
 	struct store_group *none = NULL;
 	assert_int_equal(store_group_enter(s, &e, deadline_in_ms(100), NULL, &none), SMEM_TIMEOUT);
-	assert_non_null(strstr(err_detail(), "missing member 0, 2"));
+	assert_non_null(strstr(err_detail(), "missing rank 0, 2"));
 	closed_start(t, 2, "cl");
 	/* Newcomers wait until the present life is over. */
 	for (unsigned i = 0; i < 2; i++) {
@@ -507,6 +550,8 @@ int main(void)
 	    cmocka_unit_test(test_closed_rounds),
 	    cmocka_unit_test(test_closed_round_failures),
 	    cmocka_unit_test(test_closed_conflicts),
+	    cmocka_unit_test(test_closed_duplicate),
+	    cmocka_unit_test(test_closed_enter_is_woken),
 	    cmocka_unit_test(test_closed_timeout_and_next_life),
 	    cmocka_unit_test(test_lobby),
 	    cmocka_unit_test(test_once),
