@@ -328,10 +328,11 @@ static void form(struct kv *kv, struct kv_group *g)
 
 #define REFUSAL_MS 60000ull /* a rank that is later than this was not of the same attempt */
 
-void refusal_free(struct kv_group *g)
+static void refusal_free(struct kv *kv, struct kv_group *g)
 {
 	if (!g->refusal)
 		return;
+	kv->refusal_count--;
 	blob_put(g->refusal->spec);
 	blob_put(g->refusal->own);
 	free(g->refusal);
@@ -351,7 +352,7 @@ void refusal_client_gone(struct kv *kv, struct kv_client *c)
 			any = any || r->told[i];
 		}
 		if (r && !any) {
-			refusal_free(g);
+			refusal_free(kv, g);
 			group_tidy(kv, g);
 		}
 	}
@@ -380,11 +381,11 @@ static bool refused_before(struct kv *kv, struct kv_group *g, struct kv_entering
 	struct kv_refusal *r = g->refusal;
 
 	if (r && e->w.begin >= r->end)
-		refusal_free(g);
+		refusal_free(kv, g);
 	else if (r && !was_told(r, e->w.client)) {
 		tell(kv, r, e);
 		if (r->count == r->size)
-			refusal_free(g);
+			refusal_free(kv, g);
 		return true;
 	}
 	return false;
@@ -397,7 +398,7 @@ static void refuse_all(struct kv *kv, struct kv_group *g, const struct kv_enteri
 	uint32_t size = a->size > b->size ? a->size : b->size;
 	struct kv_refusal *r = calloc(1, sizeof(*r) + (size_t)size * sizeof(struct kv_client *));
 
-	refusal_free(g);
+	refusal_free(kv, g);
 	if (!r) {
 		while (g->entering)
 			refuse(kv, g->entering, SMEM_MALLOC_FAILED, "out of memory");
@@ -414,10 +415,11 @@ static void refuse_all(struct kv *kv, struct kv_group *g, const struct kv_enteri
 			   : "members %u and %u differ in size or specification",
 		 a->member, b->member);
 	g->refusal = r;
+	kv->refusal_count++;
 	while (g->entering)
 		tell(kv, r, g->entering);
-	if (r->count == r->size)
-		refusal_free(g);
+	if (r->count == r->size || kv->refusal_count > STORE_REFUSALS_MAX)
+		refusal_free(kv, g);
 }
 
 /* One more waits for a life that has not begun. `e` is the last of the list. */

@@ -111,7 +111,6 @@ void reply_conflict(struct kv *kv, const struct wait *w, const struct store_conf
 
 /* kv_enter.c */
 void enter_begin(struct kv *kv, struct kv_client *c, const struct request *req, uint64_t now);
-void refusal_free(struct kv_group *g);
 void refusal_client_gone(struct kv *kv, struct kv_client *c);
 /* Somebody left, came back, or the life ended: look at those that wait again. */
 void enter_again(struct kv *kv, struct kv_group *g, uint64_t now);

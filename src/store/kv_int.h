@@ -67,6 +67,7 @@ struct kv {
 	struct kv_gather *gathers;
 	struct kv_range *ranges; /* by begin */
 	uint32_t range_count;
+	uint32_t refusal_count;
 	struct kv_group *groups;
 };
 

@@ -41,13 +41,15 @@
 #define STORE_CLIENT_BACKLOG   (1u << 20)
 
 /* All clients of a store together. Connections: 1024 ranks of three services each, and room. */
-#define STORE_CLIENTS_MAX  8192u
-#define STORE_KEYS_MAX	   (4u << 20)
-#define STORE_BYTES_MAX	   (1u << 30)
-#define STORE_QUEUE_MAX	   (1u << 30) /* unacknowledged; beyond it the longest queue is cut off */
-#define STORE_RANGES_MAX   65536u     /* a new one looks at all of them */
-#define STORE_ENTERING_MAX 2048u      /* that wait to enter one group: two lives of the largest */
-#define STORE_FAILURES_MAX 1024u      /* failed acknowledgements kept per group: one a member */
+#define STORE_CLIENTS_MAX 8192u
+#define STORE_KEYS_MAX	  (4u << 20)
+#define STORE_BYTES_MAX	  (1u << 30)
+#define STORE_QUEUE_MAX	  (1u << 30) /* unacknowledged; beyond it the longest queue is cut off */
+/* Failed attempts whose late comers are still told; beyond it they time out. */
+#define STORE_REFUSALS_MAX 1024u
+#define STORE_RANGES_MAX   65536u /* a new one looks at all of them */
+#define STORE_ENTERING_MAX 2048u  /* that wait to enter one group: two lives of the largest */
+#define STORE_FAILURES_MAX 1024u  /* failed acknowledgements kept per group: one a member */
 
 #define STORE_HELLO_MS	    5000  /* a connection that has not said hello by then is cut */
 #define STORE_FRAME_MS	    30000 /* a frame that has begun must be complete by then */

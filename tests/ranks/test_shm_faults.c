@@ -265,6 +265,53 @@ static void killed_in_create(struct rank *r)
 	smem_shm_uninit(0);
 }
 
+/*
+ * Rank 0 hosts the store and is no rank of the object. It dies: collectives go on, creating fails
+ * at once, and a death among the others is noticed without it.
+ */
+static void store_dies(struct rank *r)
+{
+	uint32_t size = r->size - 1, me = r->rank - 1;
+	char all[RANK_MAX], x = (char)r->rank;
+	void *base;
+
+	if (getenv("SMEM_SHM_PAGE"))
+		rank_skip(r, "collectives through the store end with it");
+	if (r->rank == 0) {
+		rank_may_die(r);
+		RANK_OK(r, smem_create_config_store(r->url));
+		rank_barrier(r);
+		rank_meet(r, "die", r->size);
+		rank_meet(r, "never", r->size + 1);
+	}
+	rank_barrier(r);
+	smem_shm_config_t config = shm_config(60, 60);
+	config.startConfigStore = false;
+	RANK_OK(r, smem_shm_init(r->url, size, me, 0, &config));
+	smem_shm_t h = smem_shm_create(1, size, me, MIB2, SMEMS_DATA_OP_MTE, 0, &base);
+	RANK_ASSERT(r, h != NULL);
+	RANK_OK(r, smem_shm_control_barrier(h));
+	rank_meet(r, "die", r->size);
+	if (me == 0)
+		rank_kill(r, 0);
+	rank_meet(r, "dead", size);
+	for (int i = 0; i < 100; i++) {
+		RANK_OK(r, smem_shm_control_barrier(h));
+		RANK_OK(r, smem_shm_control_allgather(h, &x, 1, all, size));
+		RANK_ASSERT(r, all[size - 1] == (char)(r->size - 1));
+	}
+	SHM_CREATE_FAILS(r, SMEM_UNREACHABLE, 2, size, me, MIB2, SMEMS_DATA_OP_MTE, 0);
+	RANK_OK(r, smem_shm_control_barrier(h));
+	if (me == size - 1)
+		rank_may_die(r);
+	rank_meet(r, "last", size);
+	if (me == 0)
+		rank_kill(r, r->size - 1);
+	RANK_CODE(r, smem_shm_control_barrier(h), SMEM_PEER_LOST);
+	RANK_OK(r, smem_shm_destroy(h, 0));
+	smem_shm_uninit(0);
+}
+
 static const struct ranks_case cases[] = {
     {.name = "unlike_creates", .fn = unlike_creates, .sizes = {2, 4}},
     {.name = "late_create", .fn = late_create, .sizes = {2, 4}},
@@ -273,6 +320,7 @@ static const struct ranks_case cases[] = {
     {.name = "leaves_after_barrier", .fn = leaves_after_barrier, .sizes = {2, 4}},
     {.name = "killed_in_barrier", .fn = killed_in_barrier, .sizes = {2, 4, 8}},
     {.name = "killed_in_allgather", .fn = killed_in_allgather, .sizes = {2, 4, 8}},
+    {.name = "store_dies", .fn = store_dies, .sizes = {3, 5}},
     {.name = "killed_in_create", .fn = killed_in_create, .sizes = {3, 4}},
 };
 
