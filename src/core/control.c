@@ -55,7 +55,7 @@ int32_t control_create(uint32_t size, struct control *ret)
 {
 	struct control c = {.fd = -1, .size = size, .bytes = bytes_for(size)};
 
-	c.fd = fd_own(memfd_create("smem-control", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	c.fd = fd_memfd("smem-control", 0);
 	if (c.fd < 0)
 		return smem_errno(SMEM_NEW_OBJECT_FAILED, errno, "memfd for the control page");
 	int32_t r = SMEM_OK;

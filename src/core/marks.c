@@ -49,7 +49,7 @@ struct marks {
 
 static int32_t marks_init(struct marks *m)
 {
-	m->fd = fd_own(memfd_create("smem-marks", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	m->fd = fd_memfd("smem-marks", 0);
 	if (m->fd < 0)
 		return smem_errno(SMEM_NEW_OBJECT_FAILED, errno, "memfd_create");
 	if (ftruncate(m->fd, (off_t)MARK_TABLE_SIZE) < 0 ||

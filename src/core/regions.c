@@ -254,7 +254,7 @@ static void publish(struct regions *r)
 
 static int32_t table_create(struct regions *r, uint64_t incarnation, bool writable)
 {
-	r->fd = fd_own(memfd_create("smem-regions", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	r->fd = fd_memfd("smem-regions", 0);
 	if (r->fd < 0)
 		return smem_errno(SMEM_NEW_OBJECT_FAILED, errno, "memfd_create");
 	if (ftruncate(r->fd, (off_t)REGION_TABLE_SIZE) < 0 ||

@@ -118,7 +118,7 @@ static int32_t check_file_limit(size_t size)
 
 static int32_t memfd_open(size_t size, unsigned extra, int *ret)
 {
-	auto_fd int fd = fd_own(memfd_create("smem", MFD_CLOEXEC | MFD_ALLOW_SEALING | extra));
+	auto_fd int fd = fd_memfd("smem", extra);
 
 	if (fd < 0)
 		return smem_errno(errno == ENOMEM ? SMEM_MALLOC_FAILED : SMEM_NEW_OBJECT_FAILED,

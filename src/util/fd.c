@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "util/fork.h"
@@ -69,6 +70,20 @@ int fd_own(int fd)
 	if (fd >= 0)
 		mark(fd, 1);
 	return fd;
+}
+
+/* Hardened systems give no other kind (vm.memfd_noexec=2); kernels before 6.3 do not know it. */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+int fd_memfd(const char *name, unsigned flags)
+{
+	flags |= MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	int fd = memfd_create(name, flags | MFD_NOEXEC_SEAL);
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, flags);
+	return fd_own(fd);
 }
 
 void fd_disown(int fd)

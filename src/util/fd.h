@@ -9,6 +9,10 @@
 /* Remember `fd` for the child of a fork and return it; -1 passes through. */
 int fd_own(int fd);
 
+/* A new memfd, owned, that can be sealed and not executed; `flags` beside those that say so. -1
+ * with errno. */
+int fd_memfd(const char *name, unsigned flags);
+
 /* Forget without closing: somebody else closes it now. */
 void fd_disown(int fd);
 
