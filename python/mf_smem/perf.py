@@ -26,26 +26,24 @@ def _free_url() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def _python(call: Callable[[], Any], rounds: int) -> float:
-    """Nanoseconds a call, without those of the loop."""
-    def loop(body: Callable[[], Any]) -> int:
-        start = time.perf_counter_ns()
-        for _ in range(rounds):
-            body()
-        return time.perf_counter_ns() - start
+def _loop(call: Callable[[], Any], rounds: int) -> float:
+    """Nanoseconds a round."""
+    start = time.perf_counter_ns()
+    for _ in range(rounds):
+        call()
+    return (time.perf_counter_ns() - start) / rounds
 
-    def nothing() -> None:
-        return None
 
-    return max(0.0, (loop(call) - loop(nothing)) / rounds)
+def _nothing() -> None:
+    return None
 
 
 def _compare(name: str, call: Callable[[], Any], c: Callable[[int], float], rounds: int) -> Dict[str, Any]:
-    """Interleaved, so that a noisy machine hits both sides alike."""
-    pairs = [(_python(call, rounds), c(rounds)) for _ in range(RUNS)]
-    python, native = min(p for p, _ in pairs), min(n for _, n in pairs)
-    return {"call": name, "python_ns": round(python, 1), "c_ns": round(native, 1),
-            "overhead_ns": round(python - native, 1)}
+    """Interleaved, so that a noisy machine hits all alike; the loop's own cost is taken off."""
+    runs = [(_loop(call, rounds), _loop(_nothing, rounds), c(rounds)) for _ in range(RUNS)]
+    python, empty, native = (min(column) for column in zip(*runs))
+    return {"call": name, "python_ns": round(python - empty, 1), "c_ns": round(native, 1),
+            "overhead_ns": round(python - empty - native, 1)}
 
 
 def _check(code: int) -> None:
