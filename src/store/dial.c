@@ -24,9 +24,10 @@
 struct dial {
 	struct dial_request q;
 	struct net_addr addrs[NET_ADDRS_MAX];
+	struct deadline end;
 	size_t next; /* address to try next */
 	struct bufferevent *bev;
-	struct event *timer; /* the end of all of it */
+	struct event *timer; /* the end of the present address */
 	struct event *kick;  /* start the next address from the loop, not from inside a call */
 	bool connected;
 	bool encrypted;
@@ -73,8 +74,10 @@ static void fail(struct dial *d, int32_t code, bool final, const char *why)
 
 static void fail_errno(struct dial *d, int err)
 {
+	bool out = err == EMFILE || err == ENFILE; /* of descriptors */
+
 	d->result.refused = err == ECONNREFUSED;
-	fail(d, SMEM_IO, false, evutil_socket_error_to_string(err));
+	fail(d, out ? SMEM_NEW_OBJECT_FAILED : SMEM_IO, out, evutil_socket_error_to_string(err));
 }
 
 static void welcome(struct dial *d, const uint8_t *data, size_t len)
@@ -199,7 +202,6 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
-	d->next = d->q.count;
 	fail(d, SMEM_IO, false,
 	     d->connected ? "connected, but the server there does not answer"
 			  : "no answer from that address");
@@ -222,6 +224,16 @@ static struct bufferevent *bev_new(struct dial *d, const struct net_addr *a)
 	return bev;
 }
 
+/* An address that never answers leaves time for those after it. */
+static void timer_start(struct dial *d)
+{
+	uint64_t ms = (uint64_t)deadline_left_ms(d->end) / (d->q.count - d->next + 1) + 1;
+	struct timeval t = {.tv_sec = (time_t)(ms / 1000),
+			    .tv_usec = (suseconds_t)(ms % 1000) * 1000};
+
+	event_add(d->timer, &t);
+}
+
 static void try_next(evutil_socket_t fd, short what, void *arg)
 {
 	struct dial *d = arg;
@@ -229,6 +241,7 @@ static void try_next(evutil_socket_t fd, short what, void *arg)
 
 	(void)fd;
 	(void)what;
+	timer_start(d);
 	d->bev = bev_new(d, a);
 	if (!d->bev) {
 		fail_errno(d, errno);
@@ -243,9 +256,9 @@ static void try_next(evutil_socket_t fd, short what, void *arg)
 struct dial *dial_start(const struct dial_request *q)
 {
 	struct dial *d = calloc(1, sizeof(*d));
-	struct timeval t = {.tv_sec = q->ms / 1000, .tv_usec = (suseconds_t)(q->ms % 1000) * 1000};
 
 	if (d) {
+		d->end = deadline_in_ms(q->ms);
 		d->q = *q;
 		d->q.count = q->count < NET_ADDRS_MAX ? q->count : NET_ADDRS_MAX;
 		memcpy(d->addrs, q->addrs, d->q.count * sizeof(d->addrs[0]));
@@ -253,7 +266,7 @@ struct dial *dial_start(const struct dial_request *q)
 		d->timer = evtimer_new(q->base, on_timer, d);
 		d->kick = evtimer_new(q->base, try_next, d);
 	}
-	if (!d || !d->timer || !d->kick || event_add(d->timer, &t) != 0) {
+	if (!d || !d->timer || !d->kick) {
 		dial_free(d);
 		return NULL;
 	}

@@ -312,6 +312,11 @@ bool store_hosting(const struct store *s)
 	return s->server != NULL;
 }
 
+bool store_encrypted(const struct store *s)
+{
+	return s->tls != NULL;
+}
+
 bool store_lost(const struct store *s)
 {
 	return !s->client || client_lost(s->client);

@@ -55,7 +55,8 @@ void store_close(struct store *s, uint32_t linger_ms);
 
 const char *store_url_text(const struct store *s); /* canonical, for messages */
 bool store_hosting(const struct store *s);
-bool store_lost(const struct store *s); /* true once the connection is given up; final */
+bool store_encrypted(const struct store *s); /* its connections are TLS */
+bool store_lost(const struct store *s);	     /* true once the connection is given up; final */
 
 /* The local address of the connection to the store: what autoRanking sorts by and what data
  * addresses follow. */

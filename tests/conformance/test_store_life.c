@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -449,6 +450,36 @@ static void test_opening(void **state)
 	store_close(a, STORE_LINGER_MS);
 }
 
+static void test_no_descriptors(void **state)
+{
+	struct hub hub;
+	struct store_url url;
+	struct store *s = NULL, *before;
+	struct rlimit limit, low;
+	int64_t v = 0;
+
+	(void)state;
+	hub_start(&hub);
+	before = hub_client(&hub, 1); /* the I/O loop is there already */
+	url_of(&url, "127.0.0.7", hub.port);
+	int fd = dup(0);
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	low = limit;
+	low.rlim_cur = (rlim_t)fd;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+	int32_t r = store_open(&url, STORE_CONNECT, soon(), &s);
+	int32_t again = store_add(before, "n", 1, soon(), &v);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(r, SMEM_NEW_OBJECT_FAILED);
+	assert_int_equal(again, 0);
+	assert_int_equal(store_open(&url, STORE_CONNECT, soon(), &s), 0);
+	store_close(s, 0);
+	store_close(before, 0);
+	hub_stop(&hub);
+}
+
 static void do_open_waiting(struct task *t)
 {
 	struct store_url url;
@@ -480,10 +511,10 @@ static void test_host_while_waiting(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_opening),	cmocka_unit_test(test_host_while_waiting),
-	    cmocka_unit_test(test_not_a_store), cmocka_unit_test(test_host_dies),
-	    cmocka_unit_test(test_linger),	cmocka_unit_test(test_kill_and_stop),
-	    cmocka_unit_test(test_fork),
+	    cmocka_unit_test(test_opening),	   cmocka_unit_test(test_host_while_waiting),
+	    cmocka_unit_test(test_no_descriptors), cmocka_unit_test(test_not_a_store),
+	    cmocka_unit_test(test_host_dies),	   cmocka_unit_test(test_linger),
+	    cmocka_unit_test(test_kill_and_stop),  cmocka_unit_test(test_fork),
 	};
 
 	if (argc == 3)
