@@ -112,7 +112,7 @@ static void warn_plain(const struct store *s)
 
 	client_local_addr(s->client, &sa, &len);
 	struct net_addr a = {.sa = sa, .len = len};
-	if (!net_is_loopback(&a))
+	if (s->url.wildcard || !net_is_loopback(&a))
 		LOG_WARN("store",
 			 "%s is plain TCP on a network: set SMEM_CONF_STORE_TLS_INFO to protect it",
 			 s->url.text);

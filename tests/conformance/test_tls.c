@@ -3,6 +3,9 @@
  * TLS of the store: what the environment may say, every bad file, key and certificate with its own
  * readable error at the caller and one warning at the server, and no effect on others.
  */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -11,7 +14,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -323,6 +328,48 @@ static void test_tls_client_plain_store(void **state)
 	certs_unset();
 }
 
+#define HALF 100
+
+/* Handshakes that never end are cut off in time, and the healthy client does not notice. */
+static void test_half_handshakes(void **state)
+{
+	static const uint8_t begin[] = {0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00, 0x01, 0xfc};
+	struct store *good = NULL;
+	int fd[HALF];
+	char byte;
+
+	(void)state;
+	setenv("STORE_TEST_TLS", "1", 1);
+	hub_start(&hub);
+	log_set_sink(log_keep);
+	log_reset();
+	assert_int_equal(dial_client(1, 30000, &good), 0);
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons(hub.port)};
+	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	for (int i = 0; i < HALF; i++) {
+		fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fd[i], (struct sockaddr *)&sin, sizeof(sin)), 0);
+		size_t len = (size_t)i % (sizeof(begin) + 1);
+		assert_int_equal(send(fd[i], begin, len, MSG_NOSIGNAL), len);
+	}
+	uint64_t start = clock_ns();
+	for (int i = 0; i < HALF; i++) {
+		struct pollfd p = {.fd = fd[i], .events = POLLIN};
+		while (poll(&p, 1, 20) == 0) {
+			healthy(good);
+			assert_true(clock_ns() - start < LONG_S * NS_PER_S);
+		}
+		assert_true(recv(fd[i], &byte, 1, 0) <= 0);
+		close(fd[i]);
+	}
+	assert_true(log_count("did not say hello in time") >= 1);
+	store_close(good, 0);
+	hub_stop(&hub);
+	log_set_sink(NULL);
+	unsetenv("STORE_TEST_TLS");
+	certs_unset();
+}
+
 static void test_old_crl(void **state)
 {
 	struct store *s = NULL;
@@ -379,10 +426,15 @@ static void test_expiry_watch(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_parse_good),	 cmocka_unit_test(test_parse_bad),
-	    cmocka_unit_test(test_enable),	 cmocka_unit_test(test_own_files),
-	    cmocka_unit_test(test_pass_phrases), cmocka_unit_test(test_peers),
-	    cmocka_unit_test(test_old_crl),	 cmocka_unit_test(test_tls_client_plain_store),
+	    cmocka_unit_test(test_parse_good),
+	    cmocka_unit_test(test_parse_bad),
+	    cmocka_unit_test(test_enable),
+	    cmocka_unit_test(test_own_files),
+	    cmocka_unit_test(test_pass_phrases),
+	    cmocka_unit_test(test_peers),
+	    cmocka_unit_test(test_half_handshakes),
+	    cmocka_unit_test(test_old_crl),
+	    cmocka_unit_test(test_tls_client_plain_store),
 	    cmocka_unit_test(test_expiry_watch),
 	};
 
