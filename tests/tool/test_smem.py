@@ -8,6 +8,7 @@ The smem command from outside, as TAP: what it prints, what it returns, what it 
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -132,12 +133,24 @@ def children(pid):
         return [int(word) for word in text.read().split()]
 
 
-def alive(pid):
-    try:
-        with open("/proc/%d/stat" % pid, encoding="ascii") as text:
-            return text.read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+def ended(handles):
+    """True when all of these processes (pidfds) have ended, at the latest when the time is up."""
+    left = set(handles)
+    while left:
+        ready, _, _ = select.select(left, [], [], LIMIT)
+        if not ready:
+            return False
+        left -= set(ready)
+    return True
+
+
+def ranks_of(process, count):
+    """Descriptors of a demo's ranks, as soon as they are all there."""
+    ranks = []
+    while len(ranks) < count and process.poll() is None:
+        ranks = children(process.pid)
+    check(len(ranks) == count, "%d ranks" % count, ranks)
+    return [os.pidfd_open(pid) for pid in ranks]
 
 
 def test_demo_rank_dies():
@@ -145,29 +158,26 @@ def test_demo_rank_dies():
     with scratch(64 << 20) as path, store() as (_, url):
         process = subprocess.Popen([SMEM, "demo", "--file", path, "--ranks", "4", "--store", url], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True)
-        ranks = []
-        while len(ranks) < 4 and process.poll() is None:
-            ranks = children(process.pid)
-        check(len(ranks) == 4, "four ranks", ranks)
-        os.kill(ranks[2], signal.SIGKILL)
+        ranks = ranks_of(process, 4)
+        signal.pidfd_send_signal(ranks[2], signal.SIGKILL)
         _, errors = process.communicate(timeout=LIMIT)
         check(process.returncode == 1, "status %d" % process.returncode, errors)
         check("killed by signal 9" in errors or "PEER_LOST" in errors, "what it says", errors)
-        check(not any(alive(pid) for pid in ranks), "processes left", ranks)
+        check(ended(ranks), "processes left")
+        for rank in ranks:
+            os.close(rank)
 
 
 def test_demo_parent_dies():
     with scratch(64 << 20) as path, store() as (_, url):
         process = subprocess.Popen([SMEM, "demo", "--file", path, "--ranks", "3", "--store", url], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        ranks = []
-        while len(ranks) < 3 and process.poll() is None:
-            ranks = children(process.pid)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ranks = ranks_of(process, 3)
         process.kill()
-        # the ranks hold standard error too: its end is theirs
-        process.stderr.read()
         process.wait(timeout=LIMIT)
-        check(not any(alive(pid) for pid in ranks), "processes left", ranks)
+        check(ended(ranks), "processes left")
+        for rank in ranks:
+            os.close(rank)
 
 
 def test_store():

@@ -172,7 +172,8 @@ static int in_turn(struct demo *d, uint32_t order, const void *data, size_t len,
 
 static int one_round(struct demo *d, uint64_t offset, uint64_t len)
 {
-	struct demo_round round = {.offset = offset, .len = len, .share = d->share};
+	struct demo_round round = {
+	    .offset = offset, .len = len, .share = demo_share_bytes(len, d->ranks)};
 
 	if (in_turn(d, MSG_ROUND, &round, sizeof(round), MSG_WRITTEN, "writing", take_written) != 0)
 		return -1;

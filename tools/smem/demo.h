@@ -124,7 +124,8 @@ static inline uint64_t demo_region(uint64_t share, size_t ranks)
 {
 	uint64_t h = demo_holders(ranks), groups = share / DEMO_GROUP_BYTES;
 	uint64_t cells = (groups - groups / 2) * DEMO_GROUP_CELLS;
-	uint64_t chunks = (share + DEMO_CHUNK - 1) / DEMO_CHUNK;
+	/* a shorter share has at most so many plain bytes, too */
+	uint64_t chunks = (groups / 2 + 1) * DEMO_GROUP_BYTES / DEMO_CHUNK;
 
 	return ((cells + h - 1) / h + 1) * DEMO_CELL_BYTES +
 	       ((chunks + h - 1) / h + 1) * DEMO_CHUNK;
