@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The service: ranks given and assigned, worlds that differ, several processes of one fork, and
  * address spaces that are not alike. */
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -253,10 +254,12 @@ static int child_status(struct rank *r, pid_t pid)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
-static int be_rank_one(struct rank *r)
+/* go: rank 0 has joined when a byte comes; -1: it has already. */
+static int be_rank_one(struct rank *r, int go)
 {
 	smem_bm_config_t c = bm_config(r);
 	void *own;
+	char byte;
 
 	c.rankId = 1;
 	if (smem_bm_init(r->url, 2, 0, &c) != SMEM_OK)
@@ -264,6 +267,8 @@ static int be_rank_one(struct rank *r)
 	smem_bm_t bm = smem_bm_create(1, 0, SMEMB_DATA_OP_SDMA, SLOT, 0, 0);
 	if (!bm || smem_bm_join(bm, 0, &own) != SMEM_OK)
 		return 11;
+	if (go >= 0 && read(go, &byte, 1) != 1)
+		return 13;
 	if (bm_write(bm, smem_bm_ptr(bm, 0), "child", 6) != SMEM_OK)
 		return 12;
 	smem_uninit();
@@ -274,17 +279,22 @@ static int be_rank_one(struct rank *r)
 static void fork_before(struct rank *r)
 {
 	void *own;
+	int go[2];
 
 	RANK_OK(r, smem_set_log_level(3));
+	RANK_ASSERT(r, pipe2(go, O_CLOEXEC) == 0);
 	pid_t pid = fork();
 	RANK_ASSERT(r, pid >= 0);
 	if (pid == 0)
-		_exit(be_rank_one(r));
+		_exit(be_rank_one(r, go[0]));
 	smem_bm_config_t c = bm_config(r);
 	RANK_OK(r, smem_bm_init(r->url, 2, 0, &c));
 	smem_bm_t bm = create(r, 1);
 	RANK_OK(r, smem_bm_join(bm, 0, &own));
+	RANK_ASSERT(r, write(go[1], "", 1) == 1);
 	RANK_ASSERT(r, child_status(r, pid) == 0);
+	close(go[0]);
+	close(go[1]);
 	RANK_ASSERT(r, strcmp(own, "child") == 0);
 	smem_bm_uninit(0);
 }
@@ -302,7 +312,7 @@ static int be_forked(struct rank *r, smem_bm_t bm)
 		return 3;
 	smem_bm_uninit(0);
 #if !defined(__SANITIZE_THREAD__) /* no threads in a child of a process with threads there */
-	int code = be_rank_one(r);
+	int code = be_rank_one(r, -1);
 	if (code != 0)
 		return code;
 	if (smem_bm_join(bm, 0, &own) != SMEM_NOT_INITIALIZED)
