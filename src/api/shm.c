@@ -14,7 +14,6 @@
 #include "api/handle.h"
 #include "api/service.h"
 #include "core/symmetric.h"
-#include "store/store.h"
 #include "util/cleanup.h"
 #include "util/err.h"
 #include "util/limits.h"
@@ -123,8 +122,7 @@ static int32_t init(const struct store_url *url, uint32_t world, uint32_t rank, 
 
 	if (config->flags != 0)
 		LOG_DEBUG("shm", "config.flags 0x%x ignored", config->flags);
-	int32_t r = store_open(url, host ? STORE_HOST : STORE_CONNECT,
-			       deadline_in_s(config->shmInitTimeout), &store);
+	int32_t r = symmetric_store_open(url, host, deadline_in_s(config->shmInitTimeout), &store);
 	if (r != SMEM_OK)
 		return r;
 	now.store = store;
@@ -238,7 +236,7 @@ SMEM_API void smem_shm_uninit(uint32_t flags)
 		set_closing(true);
 		service_down(&shm);
 		handle_each(HANDLE_SHM, destroy_each, NULL);
-		store_close(take_ptr(&now.store), STORE_LINGER_MS);
+		symmetric_store_close(take_ptr(&now.store));
 		set_closing(false);
 	}
 	service_unlock(&shm);

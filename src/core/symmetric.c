@@ -27,6 +27,7 @@
 #include "util/cleanup.h"
 #include "util/env.h"
 #include "util/err.h"
+#include "util/limits.h"
 #include "util/log.h"
 #include "util/rng.h"
 
@@ -413,4 +414,15 @@ int32_t symmetric_exit(struct symmetric *s, int status, struct deadline deadline
 		LOG_INFO("shm", "object %u: exit status %d ignored, there is one already",
 			 s->config.id, status);
 	return SMEM_OK;
+}
+
+int32_t symmetric_store_open(const struct store_url *url, bool host, struct deadline deadline,
+			     struct store **ret)
+{
+	return store_open(url, host ? STORE_HOST : STORE_CONNECT, deadline, ret);
+}
+
+void symmetric_store_close(struct store *store)
+{
+	store_close(store, STORE_LINGER_MS);
 }

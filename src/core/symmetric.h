@@ -29,6 +29,12 @@ enum symmetric_reach { SYMMETRIC_MAPPED = 1, SYMMETRIC_FABRIC = 2 };
 
 struct symmetric;
 
+/* The store that the ranks meet at, hosted here or not; codes of store_open(). The end lingers for
+ * clients of a hosted one. */
+int32_t symmetric_store_open(const struct store_url *url, bool host, struct deadline deadline,
+			     struct store **ret);
+void symmetric_store_close(struct store *store);
+
 /* Make the object: memory and address, nobody else is needed. Undoes itself. */
 int32_t symmetric_new(const struct symmetric_config *config, struct deadline deadline,
 		      struct symmetric **ret);
