@@ -21,6 +21,8 @@
 #include "util/err.h"
 #include "util/thread.h"
 
+#define SILENCE_MIN_MS 2500
+
 struct question {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -231,10 +233,13 @@ void net_text(const struct net_addr *a, char *text, size_t cap)
 
 bool net_silent(int fd, uint64_t now, uint64_t *since)
 {
-	uint64_t limit = (uint64_t)env_int(ENV_SILENCE_MS) - NET_LOOK_MS;
+	/* An idle connection hears from a live host once a second: less than two and a half could
+	 * be one lost probe. */
+	uint64_t limit = (uint64_t)env_int(ENV_SILENCE_MS);
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
 
+	limit = (limit > SILENCE_MIN_MS ? limit : SILENCE_MIN_MS) - NET_LOOK_MS;
 	memset(&info, 0, sizeof(info));
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
 		return false;
