@@ -221,23 +221,29 @@ static int fuzz(uint16_t port, double seconds)
 	return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const char *seconds = getenv("FUZZ_SECONDS"), *seed = getenv("FUZZ_SEED");
 	int up[2], down[2], status = -1;
 	uint16_t port = 0;
+	char fd[2][16];
 
+	if (argc == 3)
+		return serve(atoi(argv[1]), atoi(argv[2]));
 	rng = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 0x9e3779b97f4a7c15ull;
 	rng |= 1;
 	printf("1..1\n# FUZZ_SEED=%llu\n", (unsigned long long)rng);
 	fflush(stdout);
 	if (pipe(up) != 0 || pipe(down) != 0)
 		return 1;
+	snprintf(fd[0], sizeof(fd[0]), "%d", up[1]);
+	snprintf(fd[1], sizeof(fd[1]), "%d", down[0]);
 	pid_t pid = fork();
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(down[1]);
-		exit(serve(up[1], down[0]));
+		execl("/proc/self/exe", argv[0], fd[0], fd[1], (char *)NULL);
+		_exit(127);
 	}
 	close(up[1]);
 	int r = 1;

@@ -54,6 +54,12 @@ static bool await(const unsigned *what, unsigned want, unsigned ms)
 	return *what >= want;
 }
 
+static unsigned reading(const unsigned *what)
+{
+	LOCKED(&seen.lock);
+	return *what;
+}
+
 static _Atomic unsigned warnings;
 
 static void count_warnings(int level, const char *msg)
@@ -111,7 +117,7 @@ static void lost_by_silence(struct rank *r, bool busy)
 			RANK_OK(r,
 				store_group_note(h.group, "n", 1, false, deadline_in_ms(PATIENCE)));
 		RANK_ASSERT(r, await(&seen.lost, 1, PATIENCE));
-		RANK_ASSERT(r, seen.who == 1 && seen.closed == 0);
+		RANK_ASSERT(r, reading(&seen.who) == 1 && reading(&seen.closed) == 0);
 	} else {
 		int64_t v;
 		if (busy)
@@ -156,7 +162,7 @@ static void stopped(struct rank *r)
 		rank_cont(r, 1);
 	}
 	RANK_ASSERT(r, await(&seen.notes, 100, PATIENCE));
-	RANK_ASSERT(r, seen.lost == 0 && seen.closed == 0);
+	RANK_ASSERT(r, reading(&seen.lost) == 0 && reading(&seen.closed) == 0);
 	leave(r, &h);
 }
 
