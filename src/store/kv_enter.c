@@ -93,12 +93,17 @@ static void entering_over(struct kv *kv, struct wait *w, enum over why)
 	if (why == OVER_TIMEOUT)
 		reply_timeout(kv, e);
 	entering_drop(kv, e);
-	while (fail_all && g->entering) {
-		e = g->entering;
+	struct kv_entering *tmp;
+	DL_FOREACH_SAFE(fail_all ? g->entering : NULL, e, tmp)
+	{
+		if (e->member == number)
+			continue; /* its successor, which waits for the others to try again */
 		reply(kv, e->w.client, e->w.id, SMEM_PEER_LOST,
 		      "group %s: rank %u was lost while it entered", g->name, number);
 		entering_drop(kv, e);
 	}
+	if (g->entering)
+		enter_again(kv, g, 0);
 	group_tidy(kv, g);
 }
 
@@ -444,13 +449,16 @@ static void gather_up(struct kv *kv, struct kv_group *g, struct kv_entering *e)
 		return;
 	}
 	uint32_t count = 0;
+	bool verdict = true; /* on all whose connection is broken: back or lost? */
 	DL_FOREACH(g->entering, other)
 	{
-		if (closed && other != e && other->member == e->member)
+		bool detached = other->w.client->detached;
+		if (closed && other != e && other->member == e->member && !detached)
 			return refuse_all(kv, g, other, e, true);
+		verdict = verdict && !detached;
 		count++;
 	}
-	if (count == e->size)
+	if (count == e->size && verdict)
 		form(kv, g);
 }
 

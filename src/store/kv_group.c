@@ -165,6 +165,18 @@ uint64_t member_remove(struct kv *kv, struct kv_member *m, enum store_event_kind
 	return seq;
 }
 
+static bool is_entering(const struct kv_group *g, const struct kv_client *c)
+{
+	const struct kv_entering *e;
+
+	DL_FOREACH(g->entering, e)
+	{
+		if (e->w.client == c)
+			return true;
+	}
+	return false;
+}
+
 void groups_client_back(struct kv *kv, struct kv_client *c, uint64_t now)
 {
 	struct kv_member *m, *tmp;
@@ -172,6 +184,13 @@ void groups_client_back(struct kv *kv, struct kv_client *c, uint64_t now)
 	HASH_ITER (hh, c->members, m, tmp) {
 		if (m->group->entering)
 			enter_again(kv, m->group, now);
+	}
+	struct kv_group *g, *gtmp;
+	HASH_ITER (hh, kv->groups, g, gtmp) {
+		if (is_entering(g, c)) {
+			enter_again(kv, g, now);
+			group_tidy(kv, g);
+		}
 	}
 }
 
