@@ -5,6 +5,7 @@
  * forbidden process_vm_writev, a lost store.
  *
  * SMEM_TEST_SECONDS: how long the race of deregister against writers runs (default 8).
+ * SMEM_TEST_ROUNDS: how often a process is killed (default 200 senders, 50 receivers).
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -22,13 +23,22 @@
 
 #include "trans_util.h"
 
-#define ROUNDS 200u
-#define AREA   (1u << 20)
+#define SENDER_ROUNDS 200u
+#define RECEIVER_ROUNDS                                                                            \
+	50u /* half a second each: the store waits whether the dead one comes back */
+#define AREA (1u << 20)
 
 static void quiet(int level, const char *msg)
 {
 	(void)level;
 	(void)msg;
+}
+
+static uint64_t setting(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoull(text, NULL, 10) : otherwise;
 }
 
 /* ---- writers in the background ---- */
@@ -131,7 +141,9 @@ static void receiver_killed(struct rank *r)
 			   .allowed = {SMEM_PEER_LOST, SMEM_STALE, SMEM_INVALID_PARAM}};
 	pthread_t t;
 
-	for (uint32_t round = 0; round < ROUNDS; round++) {
+	uint64_t rounds = setting("SMEM_TEST_ROUNDS", RECEIVER_ROUNDS);
+
+	for (uint64_t round = 0; round < rounds; round++) {
 		rank_spawn(r, 1);
 		rank_meet(r, "up", 2);
 		rank_get(r, "at", &at, sizeof(at));
@@ -172,7 +184,7 @@ static void sender(struct rank *r)
 
 	rank_may_die(r);
 	RANK_OK(r, smem_set_extern_logger(quiet));
-	w.h = trans_open(r, trans_name(1), SMEM_TRANS_SENDER);
+	w.h = trans_open(r, trans_name(1 + r->life), SMEM_TRANS_SENDER);
 	rank_get(r, "at", &at, sizeof(at));
 	atomic_store(&w.at, at);
 	char byte = 0x5a;
@@ -191,7 +203,8 @@ static void sender_killed(struct rank *r)
 	RANK_OK(r, smem_create_config_store(r->url));
 	smem_trans_t h = trans_open(r, trans_name(0), SMEM_TRANS_RECEIVER);
 	struct mem m[2] = {mem_new(r, MEM_ANON, 3 * AREA), mem_new(r, MEM_SEALED, 3 * AREA)};
-	for (uint32_t round = 0; round < ROUNDS; round++) {
+	uint64_t rounds = setting("SMEM_TEST_ROUNDS", SENDER_ROUNDS);
+	for (uint64_t round = 0; round < rounds; round++) {
 		char *at = m[round % 2].at + AREA;
 		uint64_t told = (uintptr_t)at;
 		memset(m[round % 2].at, 0xa5, 3 * AREA);
@@ -227,14 +240,7 @@ static void sender_killed(struct rank *r)
 
 #define SPOT 4096u
 
-static uint64_t test_ms(uint64_t seconds)
-{
-	const char *text = getenv("SMEM_TEST_SECONDS");
-
-	return (text ? strtoull(text, NULL, 10) : seconds) * 1000;
-}
-
-/* Four writers on one small range that comes and goes. */
+/* Two writers on one small range that comes and goes. */
 static void withdrawn(struct rank *r)
 {
 	RANK_OK(r, smem_set_extern_logger(quiet));
@@ -247,7 +253,7 @@ static void withdrawn(struct rank *r)
 	uint64_t mine = (uintptr_t)m.at + SPOT;
 	rank_gather(r, &mine, sizeof(mine), at);
 	if (r->rank == 0) {
-		uint64_t until = rank_ms() + test_ms(8);
+		uint64_t until = rank_ms() + setting("SMEM_TEST_SECONDS", 8) * 1000;
 		uint64_t rounds = 0, hit = 0;
 		volatile char *spot = m.at + SPOT;
 		memset(m.at, 0xa5, 3 * SPOT);
