@@ -408,7 +408,7 @@ int32_t pool_leave(struct pool *pool, struct deadline deadline)
 	if (store_lost(pool->config.store))
 		return leave_unheard(pool);
 	atomic_store(&pool->joined, false);
-	int32_t r = store_group_leave_woken(pool->group, deadline);
+	int32_t r = store_group_try_leave(pool->group, deadline);
 	if (r == SMEM_UNREACHABLE && store_lost(pool->config.store)) {
 		/* Nobody was told: as before, and the members may go on copying. */
 		atomic_store(&pool->joined, true);

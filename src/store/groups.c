@@ -222,33 +222,35 @@ void store_group_wake(struct store_group *g)
 	client_wake(g->client, &g->woken);
 }
 
-static int32_t leave(struct store_group *g, struct call *call)
+static void left(struct store_group *g)
 {
-	int32_t r = group_call(g, call);
-
 	g->left = true;
 	client_unlisten(g->client, &g->listener);
-	return r == SMEM_UNREACHABLE ? SMEM_OK : r;
 }
 
 int32_t store_group_leave(struct store_group *g, bool wait_acks, struct deadline deadline)
 {
 	struct call call = {.req = {.op = OP_LEAVE, .flags = wait_acks}, .deadline = deadline};
+	int32_t r = group_call(g, &call);
 
-	return leave(g, &call);
+	left(g);
+	return r == SMEM_UNREACHABLE ? SMEM_OK : r;
 }
 
-int32_t store_group_leave_woken(struct store_group *g, struct deadline deadline)
+int32_t store_group_try_leave(struct store_group *g, struct deadline deadline)
 {
 	struct call call = {
 	    .req = {.op = OP_LEAVE, .flags = true}, .deadline = deadline, .woken = &g->woken};
-	int32_t r = leave(g, &call);
+	int32_t r = group_call(g, &call);
 
+	if (r == SMEM_UNREACHABLE)
+		return r;
 	if (r == SMEM_OBJECT_NOT_EXISTS) {
 		/* Woken before it was sent, perhaps: a second one is no harm. */
 		struct request req = {.op = OP_LEAVE, .gid = g->listener.id};
 		client_cast(g->client, &req);
 	}
+	left(g);
 	return r;
 }
 

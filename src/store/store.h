@@ -267,9 +267,10 @@ void store_group_wake(struct store_group *g);
  * Then store_group_free().
  */
 int32_t store_group_leave(struct store_group *g, bool wait_acks, struct deadline deadline);
-/* The same, waiting for the others, but store_group_wake() ends it: SMEM_OBJECT_NOT_EXISTS, and
- * this member has left nevertheless. */
-int32_t store_group_leave_woken(struct store_group *g, struct deadline deadline);
+/* The same, waiting for the others, with two differences: store_group_wake() ends it
+ * (SMEM_OBJECT_NOT_EXISTS, and this member has left nevertheless); and when the store is lost
+ * nothing has changed (SMEM_UNREACHABLE). */
+int32_t store_group_try_leave(struct store_group *g, struct deadline deadline);
 void store_group_free(
     struct store_group *g); /* leaves without waiting if it has not been left; NULL is fine */
 
