@@ -33,7 +33,7 @@ static void fork_child(void)
 			close((int)(w * 64) + __builtin_ctzll(bits));
 		owned[w] = 0;
 	}
-	pthread_mutex_init(&lock, NULL);
+	pthread_mutex_unlock(&lock); /* taken in fork_prepare() */
 }
 
 static const struct fork_hooks hooks = {

@@ -357,9 +357,10 @@ static void fork_child(void)
 	parked = 0;
 	forking = false;
 	my_loop = NULL;
-	pthread_mutex_init(&loops_lock, NULL);
-	pthread_mutex_init(&park_lock, NULL);
 	pthread_cond_init(&park_cond, NULL);
+	/* This thread took them in fork_prepare(). */
+	pthread_mutex_unlock(&park_lock);
+	pthread_mutex_unlock(&loops_lock);
 }
 
 static const struct fork_hooks hooks = {
