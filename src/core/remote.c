@@ -270,6 +270,20 @@ static int32_t resolve(struct session *s, struct remote *r)
 	return e;
 }
 
+bool remote_replaced(struct session *s, struct remote *r, uint64_t incarnation)
+{
+	auto_free struct session_blob *blob = malloc(sizeof(*blob));
+
+	LOCKED(&r->lock);
+	struct link *l = atomic_load(&r->link);
+	if (!l || l->incarnation != incarnation)
+		return true;
+	if (!blob || look_up(s, r, blob) != 0 || blob->card.incarnation == incarnation)
+		return false;
+	atomic_store(&l->dead, SMEM_PEER_LOST);
+	return true;
+}
+
 int32_t remote_enter(struct session *s, struct remote *r, struct link **ret, uint32_t *ticket)
 {
 	for (int tries = 0;; tries++) {

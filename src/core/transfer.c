@@ -16,6 +16,7 @@
  * Without a shared table (another host) ranges are checked where the memory is, all before the
  * first byte moves, so the batch goes to the transport in one call.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -361,24 +362,42 @@ static int32_t check(const struct session_batch *b, uint64_t *bytes)
 	return 0;
 }
 
+static int32_t transfer_once(struct session *s, struct job *j, uint64_t bytes, bool *ret_replaced)
+{
+	const struct session_batch *b = j->b;
+	uint32_t ticket = 0;
+	char why[ERR_TEXT_MAX];
+
+	int32_t e = remote_enter(s, j->remote, &j->link, &ticket);
+	if (e)
+		return e;
+	bool far = !j->link->shared;
+	uint64_t incarnation = j->link->incarnation;
+	if (!b->read && !j->link->writable)
+		e = smem_err(SMEM_INVALID_PARAM, "session %s has role SENDER: it is not writable",
+			     j->remote->name);
+	else
+		e = far ? move_far(j) : move_shared(j, bytes);
+	gate_exit(&s->gate, ticket);
+	if (e != SMEM_PEER_LOST || !far)
+		return e;
+	snprintf(why, sizeof(why), "%s", err_detail());
+	*ret_replaced = remote_replaced(s, j->remote, incarnation);
+	return smem_err(e, "%s", why);
+}
+
 int32_t session_transfer(struct session *s, const struct session_batch *b)
 {
 	struct job j = {.b = b};
+	bool replaced = false;
 	uint64_t bytes = 0;
-	uint32_t ticket = 0;
 
 	int32_t e = remote_find(s, b->peer, &j.remote);
 	if (!e)
 		e = check(b, &bytes);
 	if (!e)
-		e = remote_enter(s, j.remote, &j.link, &ticket);
-	if (e)
-		return e;
-	if (!b->read && !j.link->writable)
-		e = smem_err(SMEM_INVALID_PARAM, "session %s has role SENDER: it is not writable",
-			     j.remote->name);
-	else
-		e = j.link->shared ? move_shared(&j, bytes) : move_far(&j);
-	gate_exit(&s->gate, ticket);
+		e = transfer_once(s, &j, bytes, &replaced);
+	if (replaced)
+		e = transfer_once(s, &j, bytes, &replaced);
 	return e;
 }

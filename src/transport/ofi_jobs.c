@@ -452,6 +452,54 @@ static int32_t ready_error(struct ofi_link *l, int32_t code, const struct link_j
 			deadline_elapsed_ms(since));
 }
 
+/* One stretch of the peer's addresses: keys for all of it, asked for where we have none. */
+static int32_t cover_range(struct ofi_link *l, uint64_t at, uint64_t end, bool put)
+{
+	while (at < end) {
+		struct ofi_key *key = ofi_keys_find(&l->keys, at, put);
+		if (key) {
+			at = key->end;
+			continue;
+		}
+		int32_t r = ofi_link_ask(l, at, put);
+		if (r == SMEM_STALE || r == SMEM_IO) {
+			char why[300];
+			snprintf(why, sizeof(why), "%s", err_detail());
+			return smem_err(SMEM_INVALID_PARAM,
+					"%s %s, 0x%" PRIx64 " + %" PRIu64 ": %s", put_or_get(put),
+					l->name, at, end - at, why);
+		}
+		if (r != SMEM_OK)
+			return r;
+	}
+	return SMEM_OK;
+}
+
+/*
+ * All of it must be exposed before the first byte moves. What is withdrawn later is SMEM_STALE. The
+ * lock is held, and dropped meanwhile. SMEM_UNREACHABLE: the link broke.
+ */
+static int32_t cover(struct ofi_link *l, const struct smem_xfer *x, size_t n, bool put)
+{
+	struct link_job job = {.x = x, .n = n, .put = put};
+	int32_t r = SMEM_OK;
+
+	for (struct cursor at = {0}; at.i < n && r == SMEM_OK;) {
+		struct piece p = look(&job, at);
+		size_t pitch = put ? x[at.i].dpitch : x[at.i].spitch;
+		uint64_t span =
+		    is_plain(&x[at.i]) ? p.len : pitch * (x[at.i].height - 1) + x[at.i].width;
+		struct ofi_key *key = ofi_keys_find(&l->keys, p.remote, put);
+		if (at.row == 0 && key && key->end - p.remote >= span) {
+			at = (struct cursor){.i = at.i + 1}; /* rows and gaps lie in one region */
+			continue;
+		}
+		r = cover_range(l, p.remote, p.remote + p.len, put);
+		at = step(&job, at, p.len);
+	}
+	return r;
+}
+
 int32_t ofi_link_move(struct ofi_link *l, const struct smem_xfer *x, size_t n, bool put)
 {
 	struct deadline since = deadline_in_ms(l->process->silence_ms), limit = since;
@@ -466,14 +514,21 @@ int32_t ofi_link_move(struct ofi_link *l, const struct smem_xfer *x, size_t n, b
 			r = ready_error(l, r, &job, since);
 			break;
 		}
-		job_run(l, &job);
-		r = job.status;
-		if (!job.cut)
+		r = cover(l, x, n, put);
+		bool silent = r == SMEM_UNREACHABLE && ofi_link_silent(l);
+		if (r == SMEM_OK) {
+			job_run(l, &job);
+			r = job.status;
+			silent = l->silent;
+		}
+		if (r == SMEM_INVALID_PARAM && attempt > 1) /* it was exposed at first */
+			r = smem_err(SMEM_STALE, "%s, withdrawn meanwhile", l->name);
+		if (!job.cut && r != SMEM_UNREACHABLE)
 			break;
 		if (attempt == 1)
 			limit = deadline_in_ms(l->process->silence_ms);
-		if (l->abandoned || l->silent || attempt == ATTEMPTS || deadline_passed(limit)) {
-			r = cut_error(l, &job, l->abandoned || l->silent, since);
+		if (l->abandoned || silent || attempt == ATTEMPTS || deadline_passed(limit)) {
+			r = cut_error(l, &job, l->abandoned || silent, since);
 			break;
 		}
 	}

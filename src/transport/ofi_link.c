@@ -142,6 +142,15 @@ static void on_msg(void *arg, const struct ofi_msg *m)
 	link_wake(l);
 }
 
+static void on_up(void *arg)
+{
+	struct ofi_link *l = arg;
+
+	LOCKED(&l->lock);
+	l->have_up = true;
+	link_wake(l);
+}
+
 static void on_end(void *arg, int err)
 {
 	struct ofi_link *l = arg;
@@ -163,7 +172,7 @@ struct start {
 
 static void start_on_loop(void *arg)
 {
-	static const struct ofi_ctl_ops ops = {.msg = on_msg, .end = on_end};
+	static const struct ofi_ctl_ops ops = {.up = on_up, .msg = on_msg, .end = on_end};
 	struct start *s = arg;
 	struct ofi_ctl *ctl = NULL;
 
@@ -189,7 +198,7 @@ static void ctl_drop(struct ofi_link *l)
 	l->ended = false;
 	l->end_err = 0;
 	l->broken = false;
-	l->have_challenge = l->have_ready = l->have_cut = false;
+	l->have_up = l->have_challenge = l->have_ready = l->have_cut = false;
 	ofi_keys_clear(&l->keys);
 }
 
@@ -215,6 +224,15 @@ static int32_t no_answer(struct ofi_link *l, const char *what, struct deadline d
 			deadline_elapsed_ms(deadline));
 }
 
+/* The peer's host is there, so its process may take its time: it loads libfabric at its first peer,
+ * and so do all others at that moment. */
+static struct deadline patience(struct deadline deadline)
+{
+	struct deadline busy = deadline_in_ms(OFI_BUSY_MS);
+
+	return busy.end > deadline.end ? busy : deadline;
+}
+
 static int32_t dial(struct ofi_link *l, const struct ofi_host *host, struct deadline deadline)
 {
 	struct start s = {.l = l};
@@ -227,12 +245,10 @@ static int32_t dial(struct ofi_link *l, const struct ofi_host *host, struct dead
 	if (s.r != SMEM_OK)
 		return s.r;
 	ofi_sockaddr_text((struct sockaddr *)&s.to, true, at, sizeof(at));
-	/* A dead host is known sooner than a busy one has dealt with the rest. */
-	struct deadline limit = deadline_in_ms(l->process->silence_ms);
-	if (deadline.end < limit.end)
-		limit = deadline;
-	if (!wait_flag(l, &l->have_challenge, limit))
-		return no_answer(l, at, limit);
+	if (!wait_flag(l, &l->have_up, deadline))
+		return no_answer(l, at, deadline);
+	if (!wait_flag(l, &l->have_challenge, patience(deadline)))
+		return no_answer(l, at, deadline);
 	LOCKED(&l->lock);
 	if (l->challenge.magic != OFI_MAGIC || l->challenge.version != OFI_VERSION)
 		return smem_err(SMEM_UNREACHABLE, "%s: not a peer of this version", at);
@@ -256,7 +272,7 @@ static int32_t greet(struct ofi_link *l, const struct ofi_offer *offer, struct d
 	int32_t r = ofi_ctl_post(l->ctl, OFI_HELLO, &hello);
 	if (r != SMEM_OK)
 		return r;
-	if (!wait_flag(l, &l->have_ready, deadline))
+	if (!wait_flag(l, &l->have_ready, patience(deadline)))
 		return no_answer(l, "hello", deadline);
 	ofi_code(l->card.key, sizeof(l->card.key), "ready", &l->nonces, 0, want);
 	if (!ofi_code_equal(want, l->ready.code) || l->ready.addr_len > OFI_EP_ADDR)
@@ -347,7 +363,7 @@ static int32_t open_with(struct ofi_link *l, const struct ofi_offer *offer,
 	if (r == SMEM_OK)
 		r = greet(l, offer, deadline);
 	if (r == SMEM_OK)
-		r = probe(l, deadline);
+		r = probe(l, patience(deadline));
 	if (r == SMEM_OK)
 		return r;
 	ofi_ep_close(&l->ep);
@@ -464,6 +480,11 @@ static bool means_silent(int err)
 	return err == ETIMEDOUT || err == EHOSTUNREACH || err == ENETUNREACH || err == ENETDOWN;
 }
 
+bool ofi_link_silent(const struct ofi_link *l)
+{
+	return l->ended && means_silent(l->end_err);
+}
+
 /* Ask the peer to close its end and wait until it did, or until it was silent for long enough. */
 static void fence(struct ofi_link *l)
 {
@@ -486,7 +507,7 @@ void ofi_link_down(struct ofi_link *l)
 	ofi_ep_close(&l->ep);
 	fence(l);
 	pthread_mutex_lock(&l->lock);
-	l->silent = l->ended ? means_silent(l->end_err) : !l->have_cut;
+	l->silent = l->ended ? ofi_link_silent(l) : !l->have_cut;
 	l->up = false;
 	ofi_jobs_cut(l);
 	pthread_mutex_unlock(&l->lock);
@@ -512,8 +533,7 @@ int32_t ofi_link_ask(struct ofi_link *l, uint64_t addr, bool writable)
 	if (!ask.done)
 		return smem_err(SMEM_UNREACHABLE, "%s", l->why);
 	if (ask.result != SMEM_OK)
-		return smem_err(ask.result, "%s does not expose 0x%" PRIx64 " any more", l->name,
-				addr);
+		return smem_err(ask.result, "%s does not expose 0x%" PRIx64, l->name, addr);
 	if (writable && !ofi_keys_find(&l->keys, addr, true))
 		return smem_err(SMEM_IO, "%s exposes 0x%" PRIx64 " for reading only", l->name,
 				addr);

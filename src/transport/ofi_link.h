@@ -75,7 +75,7 @@ struct ofi_link {
 	struct ofi_ctl *ctl; /* the pointer: lock; what it points to: the loop */
 	bool ended;	     /* the control connection did */
 	int end_err;
-	bool have_challenge, have_ready, have_cut;
+	bool have_up, have_challenge, have_ready, have_cut;
 	struct ofi_challenge challenge;
 	struct ofi_ready ready;
 	struct sockaddr_storage local;
@@ -111,6 +111,9 @@ int32_t ofi_link_ready(struct ofi_link *l, struct deadline deadline);
  * its control connection ends, or it is silent for as long as it takes to give us up itself.
  */
 void ofi_link_down(struct ofi_link *l);
+
+/* It broke because nothing is heard from the peer's host; the lock is held. */
+bool ofi_link_silent(const struct ofi_link *l);
 
 /* Broken, because: the lock is held. */
 void ofi_link_break(struct ofi_link *l, const char *why);

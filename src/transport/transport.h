@@ -70,7 +70,8 @@ struct transport_ops {
 	 * every byte is applied and visible at the target (put) or here (get), or with an error
 	 * after which nothing of the call moves any more: SMEM_PEER_LOST, SMEM_UNREACHABLE,
 	 * SMEM_STALE (withdrawn), SMEM_IO; detail names peer, range and cause. n >= 1; ranges are
-	 * the caller's business.
+	 * the caller's business, but a transport that asks the peer for regions (ofi) says
+	 * SMEM_INVALID_PARAM before the first byte moves when not all of it is exposed.
 	 */
 	int32_t (*put)(struct endpoint *ep, const struct smem_xfer *x, size_t n);
 	int32_t (*get)(struct endpoint *ep, const struct smem_xfer *x, size_t n);
