@@ -216,6 +216,7 @@ static void destroy_wakes(struct rank *r)
 		else if (r->rank == 1)
 			RANK_OK(r, smem_shm_destroy(w.h, 0));
 	}
+	rank_barrier(r); /* rank 1 has found the store before it goes */
 	smem_shm_uninit(0);
 }
 
