@@ -347,10 +347,8 @@ static void drive(struct ofi_link *l, struct link_job *own)
 		moved += reap(l);
 		if (moved > 0) {
 			active = clock_ns();
-			sleep = false;
 		} else if (sleep) {
 			doze(l);
-			sleep = false;
 		} else if (turn % YIELD == 0) {
 			sched_yield();
 		}
