@@ -151,6 +151,8 @@ static void store_host_killed(struct rank *r)
 	RANK_ASSERT(r, idle != NULL);
 	rank_barrier(r);
 	if (r->rank == 0)
+		rank_meet(r, "never", r->size + 1);
+	if (r->rank == 1)
 		rank_kill(r, 0);
 	rank_meet(r, "survivors", r->size - 1);
 	check_survivors_work(r, bm, 0);
