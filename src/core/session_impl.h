@@ -73,8 +73,9 @@ int32_t remote_find(struct session *s, const char *text, struct remote **ret);
  */
 int32_t remote_enter(struct session *s, struct remote *r, struct link **ret, uint32_t *ticket);
 
-/* A peer that was found dead by using it, is another incarnation there now? The store knows, and need
- * not have told us yet. Then the link to the old one is not entered any more. Not inside the gate. */
+/* A peer that was found dead by using it, is another incarnation there now? The store knows, and
+ * need not have told us yet. Then the link to the old one is not entered any more. Not inside the
+ * gate. */
 bool remote_replaced(struct session *s, struct remote *r, uint64_t incarnation);
 
 /* Did [begin, end) touch what an earlier incarnation had? */
