@@ -240,7 +240,7 @@ static void sender_killed(struct rank *r)
 
 #define SPOT 4096u
 
-/* Two writers on one small range that comes and goes. */
+/* Two writers, each on its half of one small range that comes and goes. */
 static void withdrawn(struct rank *r)
 {
 	RANK_OK(r, smem_set_extern_logger(quiet));
@@ -281,12 +281,12 @@ static void withdrawn(struct rank *r)
 		struct writer w[2];
 		pthread_t t[2];
 		char end;
-		for (int i = 0; i < 2; i++) {
+		for (uint64_t i = 0; i < 2; i++) {
 			w[i] = (struct writer){.r = r,
 					       .h = h,
 					       .peer = trans_name(0),
-					       .at = at[0],
-					       .len = SPOT,
+					       .at = at[0] + i * (SPOT / 2),
+					       .len = SPOT / 2,
 					       .allowed = {SMEM_STALE, SMEM_INVALID_PARAM}};
 			RANK_OK(r, pthread_create(&t[i], NULL, keep_writing, &w[i]));
 		}

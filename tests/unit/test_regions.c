@@ -216,7 +216,7 @@ static void test_random_against_bytes(void **state)
 
 static void test_many_and_adjoining(void **state)
 {
-	enum { N = 20000 };
+	enum { N = 3000 };
 	struct region_view v;
 	struct regions *r = make(&v);
 	struct registration **reg = calloc(N, sizeof(struct registration *));
@@ -337,7 +337,7 @@ static void test_readers_see_whole_states(void **state)
 	assert_int_equal(add(r, FIXED, FIXED + 10), 0);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(pthread_create(&t[i], NULL, reader, NULL), 0);
-	for (uint64_t round = 1; round < 20000 || atomic_load(&looks) < 1000; round++) {
+	for (uint64_t round = 1; round < 5000 || atomic_load(&looks) < 200; round++) {
 		struct registration *reg[BATCH];
 		uint64_t shift = rnd(100);
 		for (uint64_t i = 0; i < BATCH; i++) {
