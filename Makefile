@@ -69,7 +69,7 @@ fuzz: ## the fuzz targets for longer (FUZZ_SECONDS=600 each)
 bench: ## smem perf of everything
 	@scripts/setup.sh build
 	@scripts/build.sh --quiet $(BUILD)
-	@for what in bm shm trans; do $(BUILD)/tools/smem/smem perf $$what $(ARGS) || exit 1; done
+	@for what in bm shm trans store; do $(BUILD)/tools/smem/smem perf $$what $(ARGS) || exit 1; done
 
 wheel: ## the Python wheels, in dist/ (VERSION=1.0.0)
 	@scripts/setup.sh build test

@@ -249,6 +249,11 @@ def test_perf_bm():
     check(any("3 ranks" in row.get("what", "") for row in out["rows"]), "joins", out)
 
 
+def test_perf_store():
+    out = json.loads(smem("perf", "store", "--quick", "--json").stdout)
+    check(out["ok"] is True and [row["shape"] for row in out["rows"] if "shape" in row] == ["a rank", "a session"], "rows", out)
+
+
 def main():
     tests = [(name[5:], test) for name, test in globals().items() if name.startswith("test_")]
     if sys.argv[2:]:

@@ -292,6 +292,7 @@ static const struct topic {
     {"bm", perf_bm},
     {"python", perf_python},
     {"shm", perf_shm},
+    {"store", perf_store},
     {"trans", perf_trans},
 };
 
