@@ -23,6 +23,10 @@
 #include "util/limits.h"
 #include "util/log.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+
 #define FETCH_SLICE_MS                                                                             \
 	1000		 /* how often a wait for a paused peer looks whether it is still wanted */
 #define MAP_WAIT_MS 1000 /* a file not handed over by then is reached by the path */
@@ -254,6 +258,10 @@ static void map_file(struct link *l, struct link_map *m)
 	if (base == MAP_FAILED)
 		return;
 	madvise(base, (size_t)st.st_size, MADV_DONTFORK);
+	/* page tables now, 70 ms a GiB, instead of a fault a page later; not where the file has
+	 * holes, which this would fill */
+	if ((uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size)
+		madvise(base, (size_t)st.st_size, MADV_POPULATE_READ);
 	m->base = base;
 	m->size = (uint64_t)st.st_size;
 }
