@@ -7,6 +7,7 @@
 #include "core/path.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -169,6 +170,13 @@ static void add_why(struct path *path, const char *name, const char *why)
 		 why);
 }
 
+static _Atomic bool store_is_encrypted, warned;
+
+void paths_store_encrypted(void)
+{
+	atomic_store(&store_is_encrypted, true);
+}
+
 int32_t path_connect(struct transport_peer *peer, const void *addrs, size_t addrs_len, bool mapped,
 		     const char *unmapped, struct deadline deadline, struct path *ret)
 {
@@ -190,6 +198,12 @@ int32_t path_connect(struct transport_peer *peer, const void *addrs, size_t addr
 		if (r == SMEM_OK) {
 			path.name = t->name;
 			*ret = path;
+			if (t == &transport_ofi && atomic_load(&store_is_encrypted) &&
+			    !atomic_exchange(&warned, true))
+				LOG_WARN("path",
+					 "the store is protected by TLS, but data to %s and all "
+					 "others on the network is not encrypted",
+					 peer->name);
 			return SMEM_OK;
 		}
 		if (r != SMEM_UNREACHABLE)

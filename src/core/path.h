@@ -24,6 +24,9 @@
 int32_t paths_get(const void *route, size_t route_len);
 void paths_put(void);
 
+/* A store of this process is TLS: warn once when data then goes over the network in the clear. */
+void paths_store_encrypted(void);
+
 /* The addresses of all started transports, for the blob that peers get; cap >= PATH_ADDRS_MAX. */
 int32_t paths_addresses(void *buf, size_t cap, size_t *ret_len);
 

@@ -109,6 +109,8 @@ static int32_t create_steps(struct pool *pool, struct deadline deadline)
 	if (r != SMEM_OK)
 		return r;
 	pool->has_agent = true;
+	if (store_encrypted(pool->config.store))
+		paths_store_encrypted();
 	r = paths_get(&route, route_len);
 	if (r != SMEM_OK)
 		return r;

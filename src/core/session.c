@@ -221,6 +221,8 @@ static int32_t build(struct session *s, const struct session_config *c, const st
 	}
 	if (!e) {
 		bool known = store_local_addr(s->store, &route, &route_len) == 0;
+		if (store_encrypted(s->store))
+			paths_store_encrypted();
 		e = paths_get(known ? &route : NULL, known ? route_len : 0);
 		s->paths = e == 0;
 	}

@@ -213,8 +213,6 @@ static void on_msg(void *arg, const struct ofi_msg *m)
 		on_resolve(c, &m->resolve);
 	} else if (m->head.type == OFI_REVOKED) {
 		on_revoked(c, m->id.id);
-	} else if (m->head.type == OFI_PING) {
-		ofi_ctl_send(c->ctl, OFI_PONG, &m->id);
 	} else {
 		client_refuse(c, "a message that targets do not get");
 	}

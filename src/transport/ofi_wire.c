@@ -14,17 +14,11 @@
 #include <string.h>
 
 static const size_t body_size[OFI_TYPES] = {
-    [OFI_CHALLENGE] = sizeof(struct ofi_challenge),
-    [OFI_HELLO] = sizeof(struct ofi_hello),
-    [OFI_READY] = sizeof(struct ofi_ready),
-    [OFI_RESOLVE] = sizeof(struct ofi_resolve),
-    [OFI_REGION] = sizeof(struct ofi_region),
-    [OFI_REVOKE] = sizeof(struct ofi_id),
-    [OFI_REVOKED] = sizeof(struct ofi_id),
-    [OFI_CUT] = sizeof(struct ofi_id),
+    [OFI_CHALLENGE] = sizeof(struct ofi_challenge), [OFI_HELLO] = sizeof(struct ofi_hello),
+    [OFI_READY] = sizeof(struct ofi_ready),	    [OFI_RESOLVE] = sizeof(struct ofi_resolve),
+    [OFI_REGION] = sizeof(struct ofi_region),	    [OFI_REVOKE] = sizeof(struct ofi_id),
+    [OFI_REVOKED] = sizeof(struct ofi_id),	    [OFI_CUT] = sizeof(struct ofi_id),
     [OFI_CUT_DONE] = sizeof(struct ofi_id),
-    [OFI_PING] = sizeof(struct ofi_id),
-    [OFI_PONG] = sizeof(struct ofi_id),
 };
 
 size_t ofi_msg_size(unsigned type)

@@ -50,8 +50,6 @@ enum ofi_type {
 	OFI_REVOKED,	   /* initiator: nothing of mine is in flight to it any more */
 	OFI_CUT,	   /* initiator: close your endpoint for me */
 	OFI_CUT_DONE,	   /* target: closed, nothing lands any more */
-	OFI_PING,	   /* initiator: do you run? */
-	OFI_PONG,
 	OFI_TYPES
 };
 

@@ -3,12 +3,14 @@
  * Big memory over several hosts. Rank r lives on host r % 2 (or 3), so every pool mixes slots that
  * are mapped with slots that are reached over the network.
  */
-#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bm_util.h"
+#include "certs.h"
 #include "hosts.h"
 
 #define DRAM (2 * MIB)
@@ -293,6 +295,49 @@ static void v6(struct rank *r)
 	smem_bm_uninit(0);
 }
 
+static _Atomic unsigned warnings;
+
+static void count_warnings(int level, const char *msg)
+{
+	if (level == 2 && strstr(msg, "not encrypted"))
+		atomic_fetch_add(&warnings, 1);
+}
+
+/* The store speaks TLS; the data does not, which is said once. */
+static void tls(struct rank *r)
+{
+	char info[2048] = "", buf[5000];
+	size_t len = 0;
+
+	host_enter(r, host_of(r->rank));
+	if (r->rank == 0) {
+		if (certs_make()) {
+			certs_use("ca", "node", "node.key", NULL);
+			snprintf(info, sizeof(info), "%s", getenv("SMEM_CONF_STORE_TLS_INFO"));
+		}
+		rank_put(r, "tls", info, strlen(info) + 1);
+	} else {
+		len = rank_get(r, "tls", info, sizeof(info));
+		RANK_ASSERT(r, len > 0);
+		setenv("SMEM_CONF_STORE_TLS_INFO", info, 1);
+	}
+	if (!info[0])
+		rank_skip(r, "no certificates can be made here");
+	smem_set_extern_logger(count_warnings);
+	smem_bm_t bm = bm_up(r, 1, DRAM, 0);
+	rank_barrier(r);
+	pattern_fill(buf, sizeof(buf), r->rank);
+	RANK_OK(r, bm_write(bm, slot(bm, SMEM_MEM_TYPE_HOST, (r->rank + 1) % r->size), buf,
+			    sizeof(buf)));
+	rank_barrier(r);
+	RANK_ASSERT(r, pattern_is(slot(bm, SMEM_MEM_TYPE_HOST, r->rank), sizeof(buf),
+				  (r->rank + r->size - 1) % r->size));
+	RANK_CODE(r, atomic_load(&warnings), 1);
+	rank_barrier(r);
+	smem_bm_uninit(0);
+	rank_barrier(r);
+}
+
 static void traffic(struct rank *r, unsigned rounds)
 {
 	smem_bm_t bm = bm_up(r, 1, DRAM, 0);
@@ -361,6 +406,7 @@ static const struct ranks_case cases[] = {
     {.name = "restart", .fn = restart, .sizes = {2}},
     {.name = "silence", .fn = silence, .sizes = {3}},
     {.name = "v6", .fn = v6, .sizes = {2, 4}},
+    {.name = "tls", .fn = tls, .sizes = {2, 4}},
     {.name = "jumbo", .fn = jumbo, .sizes = {2}},
     {.name = "limited_rate", .fn = limited_rate, .sizes = {2}},
     {.name = "lossy", .fn = lossy, .sizes = {2}},
