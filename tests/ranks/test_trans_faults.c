@@ -8,6 +8,7 @@
  * SMEM_TEST_ROUNDS: how often a process is killed (default 200 senders, 50 receivers).
  */
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
@@ -381,12 +382,22 @@ static void forbid_cma(struct rank *r)
 	RANK_OK(r, prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog));
 }
 
+/* What a writer may do to any process, whoever it belongs to; root has it. */
+static void drop_ptrace(struct rank *r)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+
+	RANK_OK(r, (int)syscall(SYS_capget, &head, data));
+	data[0].effective &= ~(1u << CAP_SYS_PTRACE);
+	data[0].permitted &= ~(1u << CAP_SYS_PTRACE);
+	RANK_OK(r, (int)syscall(SYS_capset, &head, data));
+}
+
 /* No network either: shared memory is still reached, private memory says why not. */
-static void forbidden(struct rank *r)
+static void without_cma(struct rank *r)
 {
 	RANK_OK(r, setenv("SMEM_FABRIC_PROVIDER", "none-such", 1));
-	if (r->rank == 1) /* the one who writes */
-		forbid_cma(r);
 	smem_trans_t h = trans_up(r);
 	struct mem m[2] = {mem_new(r, MEM_SEALED, 8192), mem_new(r, MEM_HEAP, 8192)};
 	uint64_t mine[2] = {(uintptr_t)m[0].at, (uintptr_t)m[1].at};
@@ -427,12 +438,29 @@ static void forbidden(struct rank *r)
 	smem_uninit();
 }
 
+static void forbidden(struct rank *r)
+{
+	if (r->rank == 1) /* the one who writes */
+		forbid_cma(r);
+	without_cma(r);
+}
+
+static void undumpable(struct rank *r)
+{
+	if (r->rank == 1)
+		drop_ptrace(r);
+	else
+		RANK_OK(r, prctl(PR_SET_DUMPABLE, 0, 0, 0, 0));
+	without_cma(r);
+}
+
 static const struct ranks_case cases[] = {
     {.name = "receiver_killed", .fn = receiver_killed, .sizes = {2}, .initial = 1, .seconds = 180},
     {.name = "sender_killed", .fn = sender_killed, .sizes = {2}, .initial = 1, .seconds = 180},
     {.name = "withdrawn", .fn = withdrawn, .sizes = {2}, .seconds = 120},
     {.name = "stopped", .fn = stopped, .sizes = {2}, .seconds = 120},
     {.name = "forbidden", .fn = forbidden, .sizes = {2}},
+    {.name = "undumpable", .fn = undumpable, .sizes = {2}},
 };
 
 int main(int argc, char **argv)
