@@ -90,7 +90,7 @@ static int32_t no_path(const struct job *j, uint32_t i)
 {
 	uint64_t begin = (uintptr_t)j->b->remote[i];
 
-	return smem_err(SMEM_UNREACHABLE, "%s [0x%llx, 0x%llx) of session %s: no path: %s", verb(j),
+	return smem_err(SMEM_UNREACHABLE, "%s [0x%llx, 0x%llx) of session %s: %s", verb(j),
 			(unsigned long long)begin, (unsigned long long)(begin + j->b->len[i]),
 			j->remote->name, j->link->path.why);
 }

@@ -86,14 +86,18 @@ static int32_t record(int32_t code, int err, const char *fmt, va_list ap)
 
 	if (!b)
 		return code;
-	b->pending_code = code;
-	int n = vsnprintf(b->pending, sizeof(b->pending), fmt, ap);
-	if (err != 0 && n >= 0 && (size_t)n < sizeof(b->pending)) {
+	/* Aside first: an argument may be the detail of an earlier fault, which this one explains.
+	 */
+	char text[DETAIL_MAX];
+	int n = vsnprintf(text, sizeof(text), fmt, ap);
+	if (err != 0 && n >= 0 && (size_t)n < sizeof(text)) {
 		char buf[128];
-		snprintf(b->pending + n, sizeof(b->pending) - (size_t)n, ": %s (errno %d)",
+		snprintf(text + n, sizeof(text) - (size_t)n, ": %s (errno %d)",
 			 strerror_r(err, buf, sizeof(buf)), err);
 	}
-	text_clean(b->pending, sizeof(b->pending));
+	text_clean(text, sizeof(text));
+	memcpy(b->pending, text, sizeof(text));
+	b->pending_code = code;
 	return code;
 }
 

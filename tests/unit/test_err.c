@@ -100,6 +100,17 @@ static void test_errno_is_told(void **state)
 	    err_last(), "smem_a: SMEM_IO (-2024): open /x: No such file or directory (errno 2)");
 }
 
+static void test_detail_may_quote_the_one_before(void **state)
+{
+	struct err_scope s;
+
+	(void)state;
+	err_enter(&s, "smem_a");
+	smem_err(SMEM_IO, "inner");
+	err_leave(&s, smem_err(SMEM_UNREACHABLE, "outer: %s", err_detail()));
+	assert_string_equal(err_last(), "smem_a: SMEM_UNREACHABLE (-2021): outer: inner");
+}
+
 static void test_code_without_record_is_described(void **state)
 {
 	struct err_scope s;
@@ -153,6 +164,7 @@ int main(void)
 	    cmocka_unit_test_setup(test_clear_keeps_the_text_valid, setup),
 	    cmocka_unit_test_setup(test_text_is_one_short_line, setup),
 	    cmocka_unit_test_setup(test_errno_is_told, setup),
+	    cmocka_unit_test_setup(test_detail_may_quote_the_one_before, setup),
 	    cmocka_unit_test_setup(test_code_without_record_is_described, setup),
 	    cmocka_unit_test_setup(test_threads_have_their_own, setup),
 	    cmocka_unit_test_setup(test_strerror_knows_all, setup),
