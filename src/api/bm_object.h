@@ -14,7 +14,7 @@ struct bm {
 	struct bm *next;	  /* of those of this process */
 };
 
-/* Steps 3 and 4 of every call on an object (behaviour.md 3.1). waiting: it may be long inside, see
+/* Steps 3 and 4 of every call on an object (specification 3.1). waiting: it may be long inside, see
  * api/handle.h. Leave with handle_exit(). */
 int32_t bm_enter(smem_bm_t handle, bool waiting, struct handle_ref *ref, struct bm **ret);
 

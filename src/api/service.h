@@ -16,7 +16,7 @@
  *   uninit: service_lock(&bm);
  *           if (service_down(&bm)) take everything down;
  *           service_unlock(&bm);
- *   call:   after the plain arguments (behaviour.md 3.1, step 3):
+ *   call:   after the plain arguments (specification 3.1, step 3):
  *           if ((r = service_enter(&bm, &ticket))) return r;    SMEM_NOT_INITIALIZED, recorded
  *           ... state of the service ...
  *           service_exit(&bm, ticket);

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 /* Host the store of a URL; 0 when that was done before. Waits for the port for at most 2 s. Errors
- * as behaviour.md 5.1 and 5.4. */
+ * as 5.1 and 5.4 of the specification. */
 int32_t hosted_add(const char *url);
 
 /* Let all of them go, lingering for their clients. */

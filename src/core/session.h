@@ -3,7 +3,7 @@
  * A session: a named endpoint of TRANS, its registrations, and the peers it has written to.
  *
  * Any thread but a loop's. session_transfer() runs in parallel with everything; the caller's handle
- * keeps the session alive during a call. Codes and texts are those of behaviour.md 12.
+ * keeps the session alive during a call. Codes and texts are those of 12 in the specification.
  */
 #ifndef CORE_SESSION_H
 #define CORE_SESSION_H

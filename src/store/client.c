@@ -315,7 +315,7 @@ static int32_t attempt(struct client *c, struct deadline deadline, bool *final)
 	return c->result == SMEM_OK ? SMEM_OK : smem_err(c->result, "%s", c->result_text);
 }
 
-/* Wait for a pause of behaviour.md 4.2. */
+/* Wait for a pause of 4.2 in the specification. */
 static void pause_ms(struct client *c, unsigned ms, struct deadline deadline)
 {
 	struct deadline end = deadline_in_ms(ms);

@@ -19,7 +19,7 @@
 struct client;
 struct tls;
 
-/* Connect, retrying as behaviour.md 4.2 says. `tls` NULL: plain; borrowed. */
+/* Connect, retrying as 4.2 of the specification says. `tls` NULL: plain; borrowed. */
 int32_t client_open(const struct store_url *url, struct tls *tls, struct deadline deadline,
 		    struct client **ret);
 

@@ -41,7 +41,7 @@ enum store_role {
  * Take a reference on this process's store of `url` (a validated, canonical URL), making it if need
  * be. Whoever comes second reuses it whatever the role (STORE_HOST on an object that only connects:
  * serves as well if it can, else is SMEM_RESOURCE_IN_USE). TLS variables are read here. Errors as
- * behaviour.md 4.2, 5.4 and 6.
+ * 4.2, 5.4 and 6 of the specification.
  */
 int32_t store_open(const struct store_url *url, enum store_role role, struct deadline deadline,
 		   struct store **ret);

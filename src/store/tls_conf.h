@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the environment says about TLS (behaviour.md 6.1, 6.3): parsing, no files are opened. */
+/* What the environment says about TLS (specification 6.1, 6.3): parsing, no files are opened. */
 #ifndef STORE_TLS_CONF_H
 #define STORE_TLS_CONF_H
 

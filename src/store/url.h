@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Store URLs and session names: pure functions, no look-up, no allocation. Grammar:
- * behaviour.md 5.1, 12.2. */
+ * 5.1 and 12.2 of the specification. */
 #ifndef STORE_URL_H
 #define STORE_URL_H
 

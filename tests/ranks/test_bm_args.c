@@ -12,7 +12,7 @@
 
 #define SLOT (2 * MIB)
 
-/* The last error has the form of behaviour.md 2.5 and speaks of `what`. */
+/* The last error has the form of 2.5 in the specification and speaks of `what`. */
 static void check_message(struct rank *r, const char *function, int32_t code, const char *name,
 			  const char *what)
 {

@@ -11,7 +11,7 @@
 #include "bm_util.h"
 
 #define SLOT	  (2 * MIB)
-#define DETECT_MS 1000 /* behaviour.md: a death is seen within a second */
+#define DETECT_MS 1000 /* specification: a death is seen within a second */
 #define PROMPT_MS 2000
 
 static char *slot(smem_bm_t bm, uint32_t rank)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TRANS as behaviour.md 12 has it: every kind of memory is written and read exactly, wrong ranges
- * move nothing, batches are checked whole, registrations count from their return to that of
+ * TRANS as 12 of the specification has it: every kind of memory is written and read exactly, wrong
+ * ranges move nothing, batches are checked whole, registrations count from their return to that of
  * deregister, roles, sessions of one process, many peers.
  */
 #include <pthread.h>

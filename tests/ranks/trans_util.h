@@ -48,7 +48,7 @@ static inline uint8_t trans_byte(uint64_t p, uint64_t i)
 void trans_fill(void *at, size_t len, uint64_t p, uint64_t first);
 bool trans_is(const void *at, size_t len, uint64_t p, uint64_t first);
 
-/* The last error has the form of behaviour.md 2.5, that code, and speaks of `what`. */
+/* The last error has the form of 2.5 in the specification, that code, and speaks of `what`. */
 void trans_message(struct rank *r, const char *function, int32_t code, const char *what);
 
 #endif
