@@ -182,8 +182,10 @@ def test_sdist_is_complete(wheels, tmp_path):
     """Everything the library and the extension are built from is in it; the build itself is `make wheel`'s."""
     shutil.unpack_archive(wheels / ("mf_smem-%s.tar.gz" % VERSION), tmp_path)
     tree = tmp_path / ("mf_smem-" + VERSION)
-    tracked = subprocess.run(["git", "ls-files", "src", "include", "python/_smem", "python/mf_smem", "tools", "examples",
-                              "meson.build", "meson_options.txt"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    always = re.findall(r"^subdir\('(\w+)'\)", (ROOT / "meson.build").read_text(), re.MULTILINE)
+    assert "src" in always
+    tracked = subprocess.run(["git", "ls-files", "include", "python/_smem", "python/mf_smem", "meson.build",
+                              "meson_options.txt", *always], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if tracked.returncode:
         pytest.skip("not a git checkout: nothing to compare the source distribution with")
     missing = [name for name in tracked.stdout.split() if not (tree / name).exists()]
