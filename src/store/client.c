@@ -451,8 +451,3 @@ void client_local_addr(const struct client *c, struct sockaddr_storage *ret, soc
 	*ret = c->local;
 	*len = c->local_len;
 }
-
-void client_run(struct client *c, void (*fn)(void *arg), void *arg)
-{
-	loop_call(c->loop, fn, arg);
-}

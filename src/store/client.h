@@ -62,9 +62,6 @@ int32_t client_call(struct client *c, struct call *call);
 /* Send without a reply; any thread, never blocks, a lost store is fine. */
 void client_cast(struct client *c, const struct request *req);
 
-/* Run fn(arg) on the client's loop and wait. */
-void client_run(struct client *c, void (*fn)(void *arg), void *arg);
-
 /*
  * Who gets what the server pushes: a group's events or a watch's values, by the number the client
  * chose. `push` runs on the loop with the frame's body; `closed` when the store is lost. Registered

@@ -108,11 +108,6 @@ void wait_end(struct kv *kv, struct wait *w)
 	DL_DELETE(w->client->waits, w);
 }
 
-uint64_t wait_ms(const struct wait *w)
-{
-	return (w->end - w->begin) / NS_PER_MS;
-}
-
 void push(struct kv *kv, struct kv_client *c, uint16_t op, uint64_t id, struct blob *body)
 {
 	/* Without memory for the body the peer is told nothing; its own deadline ends the call. */

@@ -75,7 +75,6 @@ struct kv {
 bool wait_begin(struct kv *kv, struct wait *w, struct kv_client *c, const struct request *req,
 		uint64_t now);
 void wait_end(struct kv *kv, struct wait *w); /* out of heap and client's list; not freed */
-uint64_t wait_ms(const struct wait *w);
 
 void reply(struct kv *kv, struct kv_client *c, uint64_t id, int32_t code, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
