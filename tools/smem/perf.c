@@ -2,8 +2,9 @@
 /*
  * How a measurement is made: each case is run for a while to warm it and to learn how long an
  * operation takes; from that follows how many operations make one round (20 us at least, so that
- * reading the clock costs nothing) and how many rounds there are. Rounds of the cases take turns.
- * A round is one sample: its time by its operations. Medians are compared, never means.
+ * reading the clock costs nothing) and how many rounds there are. Rounds of the cases take turns,
+ * all of equally many operations, so that they keep their distances in the rotation. A round is one
+ * sample: its time by its operations. Medians are compared, never means.
  */
 #include "perf.h"
 
@@ -88,21 +89,24 @@ void perf_stats(double *samples, size_t n, struct perf_stat *ret)
 	ret->ops = n;
 }
 
-static int measure(struct lane *lanes, size_t n, double budget, struct perf_stat *ret)
+static int measure(struct lane *lanes, size_t n, size_t places, double budget,
+		   struct perf_stat *ret)
 {
 	double slowest = 0, s = 0;
-	size_t rounds;
+	size_t rounds, ops = 1;
 
 	for (size_t c = 0; c < n; c++) {
 		double op_s;
 		if (calibrate(&lanes[c], budget, &op_s) != 0)
 			return (int)c + 1;
-		s = op_s * (double)lanes[c].ops;
-		slowest = s > slowest ? s : slowest;
+		slowest = op_s > slowest ? op_s : slowest;
+		ops = lanes[c].ops > ops ? lanes[c].ops : ops;
 	}
-	s = budget / slowest;
+	s = budget / (slowest * (double)ops);
 	rounds = s > ROUNDS_MAX ? ROUNDS_MAX : s < ROUNDS_MIN ? ROUNDS_MIN : (size_t)s;
 	for (size_t c = 0; c < n; c++) {
+		lanes[c].ops = ops;
+		lanes[c].next = c * places / n;
 		lanes[c].samples = calloc(rounds, sizeof(double));
 		if (!lanes[c].samples)
 			return (int)c + 1;
@@ -138,7 +142,7 @@ int perf_compare(struct perf *p, const char *shape, uint64_t bytes, const struct
 		lanes[i].c = &cases[i];
 		names[i] = cases[i].name;
 	}
-	bad = measure(lanes, n, p->quick ? CASE_S / 10 : CASE_S, stats);
+	bad = measure(lanes, n, p->places, p->quick ? CASE_S / 10 : CASE_S, stats);
 	for (size_t i = 0; i < n; i++)
 		free(lanes[i].samples);
 	if (bad) {
@@ -289,11 +293,8 @@ static const struct topic {
 	const char *name;
 	int (*run)(struct perf *p);
 } topics[] = {
-    {"bm", perf_bm},
-    {"python", perf_python},
-    {"shm", perf_shm},
-    {"store", perf_store},
-    {"trans", perf_trans},
+    {"bm", perf_bm},	   {"python", perf_python}, {"shm", perf_shm},
+    {"store", perf_store}, {"trans", perf_trans},
 };
 
 #define TOPICS (sizeof(topics) / sizeof(topics[0]))

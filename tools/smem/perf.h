@@ -11,7 +11,9 @@
  *	{.name = "memcpy", .op = plain, .ctx = &x}}, 2);
  *
  * Operations get a running number; perf_rotate() makes an offset from it that walks over the
- * rotation (at least 256 MiB unless --rotate says otherwise), so that no cache holds the data.
+ * rotation (at least 256 MiB unless --rotate says otherwise), so that no cache holds the data. The
+ * cases of a row walk at equal distances from each other, so that none finds in the cache what
+ * another has just touched; for that p->places must be right.
  */
 #ifndef SMEM_TOOL_PERF_H
 #define SMEM_TOOL_PERF_H
@@ -31,6 +33,7 @@ struct perf {
 	const char *store; /* NULL: a store of our own */
 	/* what is measured now */
 	const char *topic;
+	size_t places;	   /* of the rotation: running numbers so far apart mean the same memory */
 	struct json *json; /* NULL: a table for people */
 	bool failed;
 };
@@ -73,13 +76,18 @@ int perf_fail(struct perf *p, const char *what);
 /* Statistics of n samples (sorted in place), each of `ops` operations and `s` seconds in all. */
 void perf_stats(double *samples, size_t n, struct perf_stat *ret);
 
+/* How often `bytes` fit into a rotation of `total` bytes, each at a page of its own; 1 at least. */
+static inline size_t perf_places(size_t bytes, size_t total)
+{
+	size_t places = total / ((bytes + 4095) / 4096 * 4096);
+
+	return places < 1 ? 1 : places;
+}
+
 /* The offset of the i-th operation of `bytes` in a rotation of `total` bytes; multiple of 64. */
 static inline size_t perf_rotate(size_t i, size_t bytes, size_t total)
 {
-	size_t step = (bytes + 4095) / 4096 * 4096;
-	size_t places = total / step;
-
-	return places < 2 ? 0 : i % places * step;
+	return i % perf_places(bytes, total) * ((bytes + 4095) / 4096 * 4096);
 }
 
 /* Memory for one side: `bytes`, touched, in huge pages where allowed if `huge`, else in base pages;

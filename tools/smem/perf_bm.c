@@ -194,6 +194,7 @@ static int compare(struct perf *p, struct rig *g, const char *shape, size_t byte
 	size_t n = stream_name() && bytes >= 4096 ? 3 : 2;
 
 	g->bytes = bytes;
+	p->places = perf_places(bytes, g->walk);
 	if (perf_compare(p, shape, bytes, cases, n, s) != 0)
 		return -1;
 	if (bytes <= 64)
@@ -227,10 +228,12 @@ static int shapes(struct perf *p, struct rig *g)
 				   {.name = "memcpy a row", .op = op_2d_memcpy, .ctx = g}};
 
 	g->walk = g->region;
+	p->places = perf_places(BATCH_SPAN, g->walk);
 	if (g->region >= BATCH_SPAN && perf_compare(p, "61 x 128 KiB + 61 x 16 KiB", BATCH_BYTES,
 						    batch, stream_name() ? 3 : 2, NULL) != 0)
 		return -1;
 	g->bytes = 64 * 4096;
+	p->places = perf_places(2 * g->bytes, g->walk);
 	return perf_compare(p, "2-D, 64 rows of 4 KiB", g->bytes, page, 2, NULL);
 }
 

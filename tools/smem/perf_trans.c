@@ -267,6 +267,7 @@ static int all_shapes(struct perf *p, struct rig *g,
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		if (plan_make(g, 1, sizes[i], 0, 0) != 0)
 			return perf_fail(p, "memory");
+		p->places = g->plan.places;
 		if (row(p, g, size_text(text, sizeof(text), sizes[i])) != 0)
 			return -1;
 	}
@@ -274,6 +275,7 @@ static int all_shapes(struct perf *p, struct rig *g,
 		if (plan_make(g, batches[i].n, batches[i].large, batches[i].small,
 			      batches[i].scattered) != 0)
 			return perf_fail(p, "memory");
+		p->places = g->plan.places;
 		if (row(p, g, batches[i].name) != 0)
 			return -1;
 	}
