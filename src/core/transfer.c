@@ -2,12 +2,13 @@
 /*
  * Moving a batch to or from a peer session.
  *
- * On the same host the peer's table is looked at for every element, under a mark, right before the
- * bytes move; so what the peer withdraws is either waited for or not touched. A batch that fits the
- * scratch array is one stretch: mark, look at all, move all, unmark; an element that is not covered
- * is found before anything has moved. A longer one is looked through once without a mark, and then
- * moved in stretches, so that a withdrawal waits for one of them at most; an element that was
- * covered and is not any more then is SMEM_STALE.
+ * On the same host the peer's table is looked at under a mark, right before the bytes move; so what
+ * the peer withdraws is either waited for or not touched. What one look has found holds for all
+ * elements moved under the same mark. A batch that fits the scratch array is one stretch: mark,
+ * look at all, move all, unmark; an element that is not covered is found before anything has moved.
+ * A longer one is looked through once without a mark, and then moved in stretches, so that a
+ * withdrawal waits for one of them at most; an element that was covered and is not any more then is
+ * SMEM_STALE.
  *
  * Each element becomes pieces, by the kind of memory behind it: pieces that lie in a file mapped
  * here are copied, the rest goes to the path. Both kinds share the scratch array, one from each
@@ -112,12 +113,20 @@ static const struct link_map *map_of_hit(struct job *j)
 }
 
 /* Bytes from `at` that the table shows as one piece of the batch; 0: none. */
-static uint64_t look(struct job *j, uint64_t at, uint64_t len)
+static inline uint64_t look(struct job *j, uint64_t at, uint64_t len)
 {
-	if (!region_view_find(&j->link->view, at, &j->hit))
+	const struct region_piece *p = &j->hit.piece;
+
+	if ((at < p->begin || at >= p->end) && !region_view_find(&j->link->view, at, &j->hit))
 		return 0;
-	uint64_t there = j->hit.piece.end - at;
+	uint64_t there = p->end - at;
 	return there < len ? there : len;
+}
+
+/* What was seen before the mark does not count under it; its index is still a good hint. */
+static void look_afresh(struct job *j)
+{
+	j->hit.piece = (struct region_piece){0};
 }
 
 /* Is all of it there, and reached? Without a mark, so only the order of failures depends on it. */
@@ -218,12 +227,13 @@ static int32_t move(const struct job *j)
 
 /* ---- a peer whose table is seen here ---- */
 
-/* Mark [i, end) of the batch, from the present spot on. */
-static void mark_elements(const struct job *j, struct mark_ref *ref, uint32_t i, uint32_t end)
+/* Mark [i, end) of the batch. */
+static void mark_elements(struct job *j, struct mark_ref *ref, uint32_t i, uint32_t end)
 {
 	uint64_t lo = UINT64_MAX;
 	uint64_t hi = 0;
 
+	look_afresh(j);
 	for (; i < end; i++) {
 		uint64_t begin = (uintptr_t)j->b->remote[i];
 		if (begin < lo)
@@ -368,6 +378,8 @@ static int32_t transfer_once(struct session *s, struct job *j, uint64_t bytes, b
 	uint32_t ticket = 0;
 	char why[ERR_TEXT_MAX];
 
+	j->hit = (struct region_hit){0};
+	j->map = NULL;
 	int32_t e = remote_enter(s, j->remote, &j->link, &ticket);
 	if (e)
 		return e;
