@@ -31,8 +31,10 @@ static PyObject *bm_initialize(PyObject *module, PyObject *const *args, Py_ssize
 	    !arg_instance(a[3], "config", state->bm_config) || !arg_text(a[0], "store_url", &url))
 		return NULL;
 	smem_bm_config_t config = ((struct record *)a[3])->bm;
-	Py_BEGIN_ALLOW_THREADS r = smem_bm_init(url.s, world_size, device_id, &config);
-	Py_END_ALLOW_THREADS text_free(&url);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_bm_init(url.s, world_size, device_id, &config);
+	Py_END_ALLOW_THREADS
+	text_free(&url);
 	return error_code(r);
 }
 
@@ -47,8 +49,10 @@ static PyObject *bm_uninitialize(PyObject *module, PyObject *const *args, Py_ssi
 	    !arg_u32(a[0], "flags", &flags) || !process_no_views("uninitialize", BIT(SERVICE_BM)))
 		return NULL;
 	process_next_epoch(BIT(SERVICE_BM));
-	Py_BEGIN_ALLOW_THREADS smem_bm_uninit(flags);
-	Py_END_ALLOW_THREADS Py_RETURN_NONE;
+	Py_BEGIN_ALLOW_THREADS
+	smem_bm_uninit(flags);
+	Py_END_ALLOW_THREADS
+	Py_RETURN_NONE;
 }
 
 static PyObject *bm_rank_id(PyObject *module, PyObject *unused)
@@ -57,8 +61,11 @@ static PyObject *bm_rank_id(PyObject *module, PyObject *unused)
 
 	(void)module;
 	(void)unused;
-	Py_BEGIN_ALLOW_THREADS rank = smem_bm_get_rank_id();
-	Py_END_ALLOW_THREADS if (rank == UINT32_MAX) error_seen_c();
+	Py_BEGIN_ALLOW_THREADS
+	rank = smem_bm_get_rank_id();
+	Py_END_ALLOW_THREADS
+	if (rank == UINT32_MAX)
+		error_seen_c();
 	return PyLong_FromUnsignedLong(rank);
 }
 
@@ -89,12 +96,13 @@ static int bm_create_handle(PyObject *self, PyObject *const *a)
 		return -1;
 	}
 	o->begun = true;
-	Py_BEGIN_ALLOW_THREADS handle = smem_bm_create(
-	    c.id, c.member_size, (smem_bm_data_op_type)c.data_op_type, c.dram, c.hbm, c.flags);
+	Py_BEGIN_ALLOW_THREADS
+	handle = smem_bm_create(c.id, c.member_size, (smem_bm_data_op_type)c.data_op_type, c.dram,
+				c.hbm, c.flags);
 	if (handle)
 		rank = smem_bm_get_rank_id();
-	Py_END_ALLOW_THREADS if (!handle)
-	{
+	Py_END_ALLOW_THREADS
+	if (!handle) {
 		o->begun = false;
 		error_raise_last(o->state, "smem_bm_create");
 		return -1;
@@ -138,7 +146,8 @@ static void bm_dealloc(PyObject *self)
 	PyErr_Fetch(&type, &value, &trace);
 	void *handle = object_take(o);
 	if (handle) {
-		Py_BEGIN_ALLOW_THREADS smem_bm_destroy(handle);
+		Py_BEGIN_ALLOW_THREADS
+		smem_bm_destroy(handle);
 		Py_END_ALLOW_THREADS
 	}
 	PyErr_Restore(type, value, trace);
@@ -156,9 +165,10 @@ static PyObject *bm_join(PyObject *self, PyObject *const *args, Py_ssize_t nargs
 	if (!args_bind(&join_params, args, nargs, kwnames, a) || !arg_u32(a[0], "flags", &flags) ||
 	    !object_handle(o, "smem_bm_join", &handle))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS r = smem_bm_join(handle, flags, &address);
-	Py_END_ALLOW_THREADS return r == 0 ? PyLong_FromVoidPtr(address)
-					   : error_raise(o->state, r, "smem_bm_join");
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_bm_join(handle, flags, &address);
+	Py_END_ALLOW_THREADS
+	return r == 0 ? PyLong_FromVoidPtr(address) : error_raise(o->state, r, "smem_bm_join");
 }
 
 static PyObject *bm_leave(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -180,8 +190,11 @@ static PyObject *bm_leave(PyObject *self, PyObject *const *args, Py_ssize_t narg
 		    o->peer_views);
 		return NULL;
 	}
-	Py_BEGIN_ALLOW_THREADS r = smem_bm_leave(handle, flags);
-	Py_END_ALLOW_THREADS if (r != 0) return error_raise(o->state, r, "smem_bm_leave");
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_bm_leave(handle, flags);
+	Py_END_ALLOW_THREADS
+	if (r != 0)
+		return error_raise(o->state, r, "smem_bm_leave");
 	Py_RETURN_NONE;
 }
 
@@ -203,16 +216,17 @@ static bool bm_size(struct object *o, void *handle, int32_t type, uint64_t *ret)
 {
 	uint64_t all = 1;
 
-	Py_BEGIN_ALLOW_THREADS *ret =
-	    type < 0 ? smem_bm_get_local_mem_size(handle)
-		     : smem_bm_get_local_mem_size_by_mem_type(handle, (smem_bm_mem_type)type);
+	Py_BEGIN_ALLOW_THREADS
+	*ret = type < 0 ? smem_bm_get_local_mem_size(handle)
+			: smem_bm_get_local_mem_size_by_mem_type(handle, (smem_bm_mem_type)type);
 	if (*ret == 0 && (type == SMEM_MEM_TYPE_DEVICE || type == SMEM_MEM_TYPE_HOST))
 		all = smem_bm_get_local_mem_size(handle);
 	else if (*ret == 0)
 		all = 0;
-	Py_END_ALLOW_THREADS if (all == 0)
-	    error_raise_last(o->state, type < 0 ? "smem_bm_get_local_mem_size"
-						: "smem_bm_get_local_mem_size_by_mem_type");
+	Py_END_ALLOW_THREADS
+	if (all == 0)
+		error_raise_last(o->state, type < 0 ? "smem_bm_get_local_mem_size"
+						    : "smem_bm_get_local_mem_size_by_mem_type");
 	return all != 0;
 }
 
@@ -234,11 +248,12 @@ static PyObject *bm_local_mem_size(PyObject *self, PyObject *const *args, Py_ssi
 
 static bool bm_ptr(struct object *o, void *handle, int32_t type, uint16_t rank, void **ret)
 {
-	Py_BEGIN_ALLOW_THREADS *ret =
-	    type < 0 ? smem_bm_ptr(handle, rank)
-		     : smem_bm_ptr_by_mem_type(handle, (smem_bm_mem_type)type, rank);
-	Py_END_ALLOW_THREADS if (!*ret)
-	    error_raise_last(o->state, type < 0 ? "smem_bm_ptr" : "smem_bm_ptr_by_mem_type");
+	Py_BEGIN_ALLOW_THREADS
+	*ret = type < 0 ? smem_bm_ptr(handle, rank)
+			: smem_bm_ptr_by_mem_type(handle, (smem_bm_mem_type)type, rank);
+	Py_END_ALLOW_THREADS
+	if (!*ret)
+		error_raise_last(o->state, type < 0 ? "smem_bm_ptr" : "smem_bm_ptr_by_mem_type");
 	return *ret != NULL;
 }
 
@@ -275,8 +290,11 @@ static PyObject *bm_copy_data(PyObject *self, PyObject *const *args, Py_ssize_t 
 		return NULL;
 	smem_copy_params params = {
 	    .src = (void *)(uintptr_t)src, .dest = (void *)(uintptr_t)dest, .count = size};
-	Py_BEGIN_ALLOW_THREADS r = smem_bm_copy(handle, &params, (smem_bm_copy_type)type, flags);
-	Py_END_ALLOW_THREADS if (r != 0) return error_raise(o->state, r, "smem_bm_copy");
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_bm_copy(handle, &params, (smem_bm_copy_type)type, flags);
+	Py_END_ALLOW_THREADS
+	if (r != 0)
+		return error_raise(o->state, r, "smem_bm_copy");
 	Py_RETURN_NONE;
 }
 
@@ -295,8 +313,11 @@ static PyObject *bm_copy_data_2d(PyObject *self, PyObject *const *args, Py_ssize
 	    !arg_u32(a[2], "flags", &flags))
 		return NULL;
 	smem_copy_2d_params params = ((struct record *)a[0])->copy_2d;
-	Py_BEGIN_ALLOW_THREADS r = smem_bm_copy_2d(handle, &params, (smem_bm_copy_type)type, flags);
-	Py_END_ALLOW_THREADS if (r != 0) return error_raise(o->state, r, "smem_bm_copy_2d");
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_bm_copy_2d(handle, &params, (smem_bm_copy_type)type, flags);
+	Py_END_ALLOW_THREADS
+	if (r != 0)
+		return error_raise(o->state, r, "smem_bm_copy_2d");
 	Py_RETURN_NONE;
 }
 
@@ -306,7 +327,8 @@ static PyObject *bm_destroy(PyObject *self, PyObject *unused)
 
 	(void)unused;
 	if (handle) {
-		Py_BEGIN_ALLOW_THREADS smem_bm_destroy(handle);
+		Py_BEGIN_ALLOW_THREADS
+		smem_bm_destroy(handle);
 		Py_END_ALLOW_THREADS
 	}
 	if (PyErr_Occurred())

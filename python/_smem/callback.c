@@ -243,8 +243,11 @@ int32_t callback_register_exit(struct object *o, void *handle, PyObject *callabl
 		o->exit_registering = true;
 		exit_slots[o->id] = o;
 	}
-	Py_BEGIN_ALLOW_THREADS code = smem_shm_register_exit(handle, function);
-	Py_END_ALLOW_THREADS if (first) o->exit_registering = false;
+	Py_BEGIN_ALLOW_THREADS
+	code = smem_shm_register_exit(handle, function);
+	Py_END_ALLOW_THREADS
+	if (first)
+		o->exit_registering = false;
 	if (first && code != 0)
 		callback_forget_object(o);
 	return code;
@@ -271,8 +274,10 @@ static PyObject *close_gate(PyObject *module, PyObject *unused)
 {
 	(void)module;
 	(void)unused;
-	Py_BEGIN_ALLOW_THREADS gate_close();
-	Py_END_ALLOW_THREADS Py_RETURN_NONE;
+	Py_BEGIN_ALLOW_THREADS
+	gate_close();
+	Py_END_ALLOW_THREADS
+	Py_RETURN_NONE;
 }
 
 static PyMethodDef close_def = {"_close_callbacks", close_gate, METH_NOARGS,

@@ -24,8 +24,10 @@ static PyObject *initialize(PyObject *module, PyObject *const *args, Py_ssize_t 
 	if (!args_bind(&initialize_params, args, nargs, kwnames, a) ||
 	    !arg_u32(a[0], "flags", &flags))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS r = smem_init(flags);
-	Py_END_ALLOW_THREADS return error_code(r);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_init(flags);
+	Py_END_ALLOW_THREADS
+	return error_code(r);
 }
 
 static PyObject *uninitialize(PyObject *module, PyObject *unused)
@@ -35,8 +37,10 @@ static PyObject *uninitialize(PyObject *module, PyObject *unused)
 	if (!process_no_views("uninitialize", ALL_SERVICES))
 		return NULL;
 	process_next_epoch(ALL_SERVICES);
-	Py_BEGIN_ALLOW_THREADS smem_uninit();
-	Py_END_ALLOW_THREADS Py_RETURN_NONE;
+	Py_BEGIN_ALLOW_THREADS
+	smem_uninit();
+	Py_END_ALLOW_THREADS
+	Py_RETURN_NONE;
 }
 
 static PyObject *create_config_store(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -50,8 +54,10 @@ static PyObject *create_config_store(PyObject *module, PyObject *const *args, Py
 	if (!args_bind(&store_params, args, nargs, kwnames, a) ||
 	    !arg_text(a[0], "store_url", &url))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS r = smem_create_config_store(url.s);
-	Py_END_ALLOW_THREADS text_free(&url);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_create_config_store(url.s);
+	Py_END_ALLOW_THREADS
+	text_free(&url);
 	return error_code(r);
 }
 
@@ -64,8 +70,10 @@ static PyObject *set_log_level(PyObject *module, PyObject *const *args, Py_ssize
 	(void)module;
 	if (!args_bind(&level_params, args, nargs, kwnames, a) || !arg_i32(a[0], "level", &level))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS r = smem_set_log_level(level);
-	Py_END_ALLOW_THREADS return error_code(r);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_set_log_level(level);
+	Py_END_ALLOW_THREADS
+	return error_code(r);
 }
 
 static PyObject *set_extern_logger(PyObject *module, PyObject *const *args, Py_ssize_t nargs,

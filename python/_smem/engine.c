@@ -29,7 +29,8 @@ PARAMS(batch_read_params, "batch_transfer_sync_read", 4, "dest_session", "buffer
 static const struct params no_params = {.func = "TransferEngine"};
 
 struct engine {
-	PyObject_HEAD PyObject *weak;
+	PyObject_HEAD
+	PyObject *weak;
 	void *handle;
 	uint64_t epoch;
 	uint32_t generation;
@@ -103,7 +104,8 @@ static void engine_dealloc(PyObject *self)
 	void *handle = take_handle(e);
 	drop_port(e);
 	if (handle) {
-		Py_BEGIN_ALLOW_THREADS smem_trans_destroy(handle, 0);
+		Py_BEGIN_ALLOW_THREADS
+		smem_trans_destroy(handle, 0);
 		Py_END_ALLOW_THREADS
 	}
 	PyErr_Restore(type, value, trace);
@@ -120,20 +122,23 @@ static int32_t create(struct engine *e, const char *url, const char *session,
 
 	e->creating = process.generation + 1;
 	e->cancelled = false;
-	Py_BEGIN_ALLOW_THREADS handle = smem_trans_create(url, session, config);
+	Py_BEGIN_ALLOW_THREADS
+	handle = smem_trans_create(url, session, config);
 	if (!handle)
 		r = smem_get_last_err_code();
-	Py_END_ALLOW_THREADS e->creating = 0;
+	Py_END_ALLOW_THREADS
+	e->creating = 0;
 	if (!handle) {
 		error_seen_c();
 		return r;
 	}
 	if (e->cancelled || epoch != process.epoch[SERVICE_TRANS]) {
 		unwanted = handle;
-		Py_BEGIN_ALLOW_THREADS smem_trans_destroy(unwanted, 0);
-		Py_END_ALLOW_THREADS return error_record(
-		    SMEM_OBJECT_NOT_EXISTS, "TransferEngine.initialize",
-		    "the engine was destroyed during the call");
+		Py_BEGIN_ALLOW_THREADS
+		smem_trans_destroy(unwanted, 0);
+		Py_END_ALLOW_THREADS
+		return error_record(SMEM_OBJECT_NOT_EXISTS, "TransferEngine.initialize",
+				    "the engine was destroyed during the call");
 	}
 	e->handle = handle;
 	e->epoch = epoch;
@@ -191,13 +196,12 @@ static PyObject *engine_get_rpc_port(PyObject *self, PyObject *unused)
 
 	(void)unused;
 	if (!e->port.number) {
-		Py_BEGIN_ALLOW_THREADS port_reserve(&port);
-		Py_END_ALLOW_THREADS if (e->port.number)
-		{ /* another thread was faster */
+		Py_BEGIN_ALLOW_THREADS
+		port_reserve(&port);
+		Py_END_ALLOW_THREADS
+		if (e->port.number) { /* another thread was faster */
 			port_release(&port);
-		}
-		else if (port.number)
-		{
+		} else if (port.number) {
 			e->port = port;
 			e->port.owner = e;
 			port_list_add(&e->port);
@@ -220,9 +224,10 @@ static PyObject *engine_register(PyObject *self, PyObject *const *args, Py_ssize
 	if (!live(e))
 		return not_live("TransferEngine.register_memory");
 	void *handle = e->handle;
-	Py_BEGIN_ALLOW_THREADS r =
-	    smem_trans_register_mem(handle, (void *)(uintptr_t)address, capacity, 0);
-	Py_END_ALLOW_THREADS return error_code(r);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_trans_register_mem(handle, (void *)(uintptr_t)address, capacity, 0);
+	Py_END_ALLOW_THREADS
+	return error_code(r);
 }
 
 static PyObject *engine_unregister(PyObject *self, PyObject *const *args, Py_ssize_t nargs,
@@ -239,8 +244,10 @@ static PyObject *engine_unregister(PyObject *self, PyObject *const *args, Py_ssi
 	if (!live(e))
 		return not_live("TransferEngine.unregister_memory");
 	void *handle = e->handle;
-	Py_BEGIN_ALLOW_THREADS r = smem_trans_deregister_mem(handle, (void *)(uintptr_t)address);
-	Py_END_ALLOW_THREADS return error_code(r);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_trans_deregister_mem(handle, (void *)(uintptr_t)address);
+	Py_END_ALLOW_THREADS
+	return error_code(r);
 }
 
 static int32_t batch_register(void *handle, const struct vector *addresses,
@@ -254,10 +261,13 @@ static int32_t batch_register(void *handle, const struct vector *addresses,
 				    capacities->count);
 	if (addresses->count == 0)
 		return 0;
-	Py_BEGIN_ALLOW_THREADS r = smem_trans_batch_register_mem(handle, (void **)addresses->items,
-								 (size_t *)capacities->items,
-								 (uint32_t)addresses->count, 0);
-	Py_END_ALLOW_THREADS if (r != 0) error_seen_c();
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_trans_batch_register_mem(handle, (void **)addresses->items,
+					  (size_t *)capacities->items, (uint32_t)addresses->count,
+					  0);
+	Py_END_ALLOW_THREADS
+	if (r != 0)
+		error_seen_c();
 	return r;
 }
 
@@ -320,9 +330,11 @@ static PyObject *engine_write(PyObject *self, PyObject *const *args, Py_ssize_t 
 		return not_live("TransferEngine.transfer_sync_write");
 	}
 	void *handle = e->handle;
-	Py_BEGIN_ALLOW_THREADS r = smem_trans_write(
-	    handle, (void *)(uintptr_t)s.buffer, s.session.s, (void *)(uintptr_t)s.peer, s.length);
-	Py_END_ALLOW_THREADS text_free(&s.session);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_trans_write(handle, (void *)(uintptr_t)s.buffer, s.session.s,
+			     (void *)(uintptr_t)s.peer, s.length);
+	Py_END_ALLOW_THREADS
+	text_free(&s.session);
 	return error_code(r);
 }
 
@@ -342,10 +354,12 @@ static PyObject *engine_read(PyObject *self, PyObject *const *args, Py_ssize_t n
 	void *handle = e->handle;
 	int32_t r = check_read(method, s.flags, smem_trans_read != NULL);
 	if (r == 0) {
-		Py_BEGIN_ALLOW_THREADS r =
-		    smem_trans_read(handle, (void *)(uintptr_t)s.buffer, s.session.s,
+		Py_BEGIN_ALLOW_THREADS
+		r = smem_trans_read(handle, (void *)(uintptr_t)s.buffer, s.session.s,
 				    (void *)(uintptr_t)s.peer, s.length, s.flags);
-		Py_END_ALLOW_THREADS if (r != 0) error_seen_c();
+		Py_END_ALLOW_THREADS
+		if (r != 0)
+			error_seen_c();
 	}
 	text_free(&s.session);
 	return PyLong_FromLong(r);
@@ -400,12 +414,14 @@ static int32_t batch_move(void *handle, const struct batch *b, bool write)
 
 	if (n == 0)
 		return 0;
-	Py_BEGIN_ALLOW_THREADS r =
-	    write ? smem_trans_batch_write(handle, (const void **)local, b->session.s, peer,
+	Py_BEGIN_ALLOW_THREADS
+	r = write ? smem_trans_batch_write(handle, (const void **)local, b->session.s, peer,
 					   lengths, n)
 		  : smem_trans_batch_read(handle, local, b->session.s, (const void **)peer, lengths,
 					  n, b->flags);
-	Py_END_ALLOW_THREADS if (r != 0) error_seen_c();
+	Py_END_ALLOW_THREADS
+	if (r != 0)
+		error_seen_c();
 	return r;
 }
 
@@ -463,7 +479,8 @@ static PyObject *engine_destroy(PyObject *self, PyObject *unused)
 		e->cancelled = true;
 	drop_port(e);
 	if (handle) {
-		Py_BEGIN_ALLOW_THREADS smem_trans_destroy(handle, 0);
+		Py_BEGIN_ALLOW_THREADS
+		smem_trans_destroy(handle, 0);
 		Py_END_ALLOW_THREADS
 	}
 	Py_RETURN_NONE;
@@ -478,7 +495,8 @@ static PyObject *engine_uninitialize(PyObject *self, PyObject *unused)
 		port_list_drop(owner_live);
 		e->handle = NULL;
 		process_next_epoch(BIT(SERVICE_TRANS));
-		Py_BEGIN_ALLOW_THREADS smem_trans_uninit(0);
+		Py_BEGIN_ALLOW_THREADS
+		smem_trans_uninit(0);
 		Py_END_ALLOW_THREADS
 	}
 	Py_RETURN_NONE;

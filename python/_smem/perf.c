@@ -47,10 +47,12 @@ static PyObject *time_copy(PyObject *module, PyObject *const *args, Py_ssize_t n
 	void *handle = ((struct object *)a[0])->handle;
 	smem_copy_params params = {
 	    .src = (void *)(uintptr_t)src, .dest = (void *)(uintptr_t)dest, .count = size};
-	Py_BEGIN_ALLOW_THREADS start = now();
+	Py_BEGIN_ALLOW_THREADS
+	start = now();
 	for (uint64_t i = 0; i < rounds && r == 0; i++)
 		r = smem_bm_copy(handle, &params, (smem_bm_copy_type)type, 0);
-	Py_END_ALLOW_THREADS return per_call(start, rounds, r);
+	Py_END_ALLOW_THREADS
+	return per_call(start, rounds, r);
 }
 
 static PyObject *time_ptr(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -67,10 +69,12 @@ static PyObject *time_ptr(PyObject *module, PyObject *const *args, Py_ssize_t na
 	    !arg_u64(a[2], "rounds", &rounds))
 		return NULL;
 	void *handle = ((struct object *)a[0])->handle;
-	Py_BEGIN_ALLOW_THREADS start = now();
+	Py_BEGIN_ALLOW_THREADS
+	start = now();
 	for (uint64_t i = 0; i < rounds && ok; i++)
 		ok = smem_bm_ptr(handle, rank) != NULL;
-	Py_END_ALLOW_THREADS return per_call(start, rounds, ok ? 0 : smem_get_last_err_code());
+	Py_END_ALLOW_THREADS
+	return per_call(start, rounds, ok ? 0 : smem_get_last_err_code());
 }
 
 static PyObject *time_write(PyObject *module, PyObject *const *args, Py_ssize_t nargs,
@@ -88,11 +92,13 @@ static PyObject *time_write(PyObject *module, PyObject *const *args, Py_ssize_t 
 	    !arg_u64(a[5], "rounds", &rounds) || !arg_text(a[1], "session", &session))
 		return NULL;
 	void *handle = engine_handle(a[0]);
-	Py_BEGIN_ALLOW_THREADS start = now();
+	Py_BEGIN_ALLOW_THREADS
+	start = now();
 	for (uint64_t i = 0; i < rounds && r == 0; i++)
 		r = smem_trans_write(handle, (void *)(uintptr_t)buffer, session.s,
 				     (void *)(uintptr_t)peer, length);
-	Py_END_ALLOW_THREADS text_free(&session);
+	Py_END_ALLOW_THREADS
+	text_free(&session);
 	return per_call(start, rounds, r);
 }
 
@@ -111,12 +117,14 @@ static PyObject *time_batch(PyObject *module, PyObject *const *args, Py_ssize_t 
 	    arg_vector(a[3], "peers", &peers) && arg_vector(a[4], "lengths", &lengths) &&
 	    arg_u64(a[5], "rounds", &rounds) && arg_text(a[1], "session", &session)) {
 		void *handle = engine_handle(a[0]);
-		Py_BEGIN_ALLOW_THREADS start = now();
+		Py_BEGIN_ALLOW_THREADS
+		start = now();
 		for (uint64_t i = 0; i < rounds && r == 0; i++)
 			r = smem_trans_batch_write(handle, (const void **)buffers.items, session.s,
 						   (void **)peers.items, (size_t *)lengths.items,
 						   (uint32_t)buffers.count);
-		Py_END_ALLOW_THREADS result = per_call(start, rounds, r);
+		Py_END_ALLOW_THREADS
+		result = per_call(start, rounds, r);
 	}
 	vector_free(&buffers);
 	vector_free(&peers);

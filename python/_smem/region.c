@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 struct region {
-	PyObject_HEAD PyObject *owner; /* struct object */
+	PyObject_HEAD
+	PyObject *owner; /* struct object */
 	void *address;
 	uint64_t size;
 	uint32_t generation;
@@ -99,13 +100,18 @@ PyObject *region_view(const struct region_request *q,
 	if (!r)
 		return NULL;
 	void *handle = o->handle;
-	Py_BEGIN_ALLOW_THREADS code = check ? check(handle, q) : 0;
+	Py_BEGIN_ALLOW_THREADS
+	code = check ? check(handle, q) : 0;
 	if (code == 0)
 		reachable = accessible(r->address, r->size);
-	Py_END_ALLOW_THREADS if (code != 0) error_raise(o->state, code, q->operation);
-	else if (!reachable) error_raise_text(o->state, SMEM_NOT_SUPPORTED, q->operation,
-					      "the slot is not load/store-able in this process");
-	else view = PyMemoryView_FromObject((PyObject *)r);
+	Py_END_ALLOW_THREADS
+	if (code != 0)
+		error_raise(o->state, code, q->operation);
+	else if (!reachable)
+		error_raise_text(o->state, SMEM_NOT_SUPPORTED, q->operation,
+				 "the slot is not load/store-able in this process");
+	else
+		view = PyMemoryView_FromObject((PyObject *)r);
 	Py_DECREF(r);
 	return view;
 }

@@ -38,8 +38,10 @@ static PyObject *shm_initialize(PyObject *module, PyObject *const *args, Py_ssiz
 	    !arg_instance(a[4], "config", state->shm_config) || !arg_text(a[0], "store_url", &url))
 		return NULL;
 	smem_shm_config_t config = ((struct record *)a[4])->shm;
-	Py_BEGIN_ALLOW_THREADS r = smem_shm_init(url.s, world_size, rank_id, device_id, &config);
-	Py_END_ALLOW_THREADS text_free(&url);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_shm_init(url.s, world_size, rank_id, device_id, &config);
+	Py_END_ALLOW_THREADS
+	text_free(&url);
 	return error_code(r);
 }
 
@@ -54,8 +56,10 @@ static PyObject *shm_uninitialize(PyObject *module, PyObject *const *args, Py_ss
 	    !arg_u32(a[0], "flags", &flags) || !process_no_views("uninitialize", BIT(SERVICE_SHM)))
 		return NULL;
 	process_next_epoch(BIT(SERVICE_SHM));
-	Py_BEGIN_ALLOW_THREADS smem_shm_uninit(flags);
-	Py_END_ALLOW_THREADS Py_RETURN_NONE;
+	Py_BEGIN_ALLOW_THREADS
+	smem_shm_uninit(flags);
+	Py_END_ALLOW_THREADS
+	Py_RETURN_NONE;
 }
 
 static PyObject *shm_query(PyObject *self, PyObject *unused)
@@ -64,8 +68,10 @@ static PyObject *shm_query(PyObject *self, PyObject *unused)
 
 	(void)self;
 	(void)unused;
-	Py_BEGIN_ALLOW_THREADS bits = smem_shm_query_support_data_operation();
-	Py_END_ALLOW_THREADS return PyLong_FromUnsignedLong(bits);
+	Py_BEGIN_ALLOW_THREADS
+	bits = smem_shm_query_support_data_operation();
+	Py_END_ALLOW_THREADS
+	return PyLong_FromUnsignedLong(bits);
 }
 
 struct create_args {
@@ -93,11 +99,11 @@ static int shm_create_handle(PyObject *self, PyObject *const *a)
 		return -1;
 	}
 	o->begun = true;
-	Py_BEGIN_ALLOW_THREADS handle =
-	    smem_shm_create(c.id, c.rank_size, c.rank_id, c.size,
-			    (smem_shm_data_op_type)c.data_op_type, c.flags, &gva);
-	Py_END_ALLOW_THREADS if (!handle)
-	{
+	Py_BEGIN_ALLOW_THREADS
+	handle = smem_shm_create(c.id, c.rank_size, c.rank_id, c.size,
+				 (smem_shm_data_op_type)c.data_op_type, c.flags, &gva);
+	Py_END_ALLOW_THREADS
+	if (!handle) {
 		o->begun = false;
 		error_raise_last(o->state, "smem_shm_create");
 		return -1;
@@ -158,7 +164,8 @@ static void shm_dealloc(PyObject *self)
 	callback_forget_object(o);
 	void *handle = object_take(o);
 	if (handle) {
-		Py_BEGIN_ALLOW_THREADS smem_shm_destroy(handle, 0);
+		Py_BEGIN_ALLOW_THREADS
+		smem_shm_destroy(handle, 0);
 		Py_END_ALLOW_THREADS
 	}
 	PyErr_Restore(type, value, trace);
@@ -174,17 +181,21 @@ static PyObject *shm_local_rank(PyObject *self, void *closure)
 	(void)closure;
 	if (!object_handle(o, "smem_shm_get_global_rank", &handle))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS rank = smem_shm_get_global_rank(handle);
-	Py_END_ALLOW_THREADS if (rank == UINT32_MAX) return error_raise_last(
-	    o->state, "smem_shm_get_global_rank");
+	Py_BEGIN_ALLOW_THREADS
+	rank = smem_shm_get_global_rank(handle);
+	Py_END_ALLOW_THREADS
+	if (rank == UINT32_MAX)
+		return error_raise_last(o->state, "smem_shm_get_global_rank");
 	return PyLong_FromUnsignedLong(rank);
 }
 
 static bool shm_size(struct object *o, void *handle, uint32_t *ret)
 {
-	Py_BEGIN_ALLOW_THREADS *ret = smem_shm_get_global_rank_size(handle);
-	Py_END_ALLOW_THREADS if (*ret == UINT32_MAX)
-	    error_raise_last(o->state, "smem_shm_get_global_rank_size");
+	Py_BEGIN_ALLOW_THREADS
+	*ret = smem_shm_get_global_rank_size(handle);
+	Py_END_ALLOW_THREADS
+	if (*ret == UINT32_MAX)
+		error_raise_last(o->state, "smem_shm_get_global_rank_size");
 	return *ret != UINT32_MAX;
 }
 
@@ -228,9 +239,10 @@ static PyObject *shm_set_context(PyObject *self, PyObject *const *args, Py_ssize
 	    !arg_bytes(a[0], "context", &buffer))
 		return NULL;
 	uint32_t size = buffer.len > UINT32_MAX ? UINT32_MAX : (uint32_t)buffer.len;
-	Py_BEGIN_ALLOW_THREADS r =
-	    smem_shm_set_extra_context(handle, buffer.buf ? buffer.buf : "", size);
-	Py_END_ALLOW_THREADS PyBuffer_Release(&buffer);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_shm_set_extra_context(handle, buffer.buf ? buffer.buf : "", size);
+	Py_END_ALLOW_THREADS
+	PyBuffer_Release(&buffer);
 	if (r != 0)
 		return error_raise(o->state, r, "smem_shm_set_extra_context");
 	Py_RETURN_NONE;
@@ -252,10 +264,11 @@ static PyObject *shm_get_context(PyObject *self, PyObject *const *args, Py_ssize
 	char *buffer = PyMem_Malloc(CONTEXT_MAX);
 	if (!buffer)
 		return PyErr_NoMemory();
-	Py_BEGIN_ALLOW_THREADS r = smem_shm_get_extra_context(handle, rank, buffer, &size);
-	Py_END_ALLOW_THREADS PyObject *result =
-	    r == 0 ? PyBytes_FromStringAndSize(buffer, size)
-		   : error_raise(o->state, r, "smem_shm_get_extra_context");
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_shm_get_extra_context(handle, rank, buffer, &size);
+	Py_END_ALLOW_THREADS
+	PyObject *result = r == 0 ? PyBytes_FromStringAndSize(buffer, size)
+				  : error_raise(o->state, r, "smem_shm_get_extra_context");
 	PyMem_Free(buffer);
 	return result;
 }
@@ -269,9 +282,11 @@ static PyObject *shm_barrier(PyObject *self, PyObject *unused)
 	(void)unused;
 	if (!object_handle(o, "smem_shm_control_barrier", &handle))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS r = smem_shm_control_barrier(handle);
-	Py_END_ALLOW_THREADS if (r != 0) return error_raise(o->state, r,
-							    "smem_shm_control_barrier");
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_shm_control_barrier(handle);
+	Py_END_ALLOW_THREADS
+	if (r != 0)
+		return error_raise(o->state, r, "smem_shm_control_barrier");
 	Py_RETURN_NONE;
 }
 
@@ -287,9 +302,12 @@ static PyObject *gather(struct object *o, void *handle, const Py_buffer *mine)
 	if (!all)
 		return NULL;
 	char *bytes = PyBytes_AsString(all);
-	Py_BEGIN_ALLOW_THREADS r = smem_shm_control_allgather(handle, mine->buf ? mine->buf : "",
-							      size, bytes, ranks * size);
-	Py_END_ALLOW_THREADS if (r == 0) return all;
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_shm_control_allgather(handle, mine->buf ? mine->buf : "", size, bytes,
+				       ranks * size);
+	Py_END_ALLOW_THREADS
+	if (r == 0)
+		return all;
 	Py_DECREF(all);
 	return error_raise(o->state, r, "smem_shm_control_allgather");
 }
@@ -327,8 +345,11 @@ static PyObject *shm_reach(PyObject *self, PyObject *const *args, Py_ssize_t nar
 	if ((code_only && !arg_u32(a[1], "reach_info", &ignored)) ||
 	    !object_handle(o, "smem_shm_topology_can_reach", &handle))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS r = smem_shm_topology_can_reach(handle, rank, &bits);
-	Py_END_ALLOW_THREADS if (code_only) return error_code(r);
+	Py_BEGIN_ALLOW_THREADS
+	r = smem_shm_topology_can_reach(handle, rank, &bits);
+	Py_END_ALLOW_THREADS
+	if (code_only)
+		return error_code(r);
 	return r == 0 ? PyLong_FromUnsignedLong(bits)
 		      : error_raise(o->state, r, "smem_shm_topology_can_reach");
 }
@@ -362,10 +383,13 @@ static PyObject *shm_global_exit(PyObject *self, PyObject *const *args, Py_ssize
 	if (!args_bind(&global_exit_params, args, nargs, kwnames, a) ||
 	    !arg_i32(a[0], "status", &status) || !object_handle(o, "smem_shm_global_exit", &handle))
 		return NULL;
-	Py_BEGIN_ALLOW_THREADS error_probe_begin(&probe);
+	Py_BEGIN_ALLOW_THREADS
+	error_probe_begin(&probe);
 	smem_shm_global_exit(handle, status);
 	r = error_probe_end(&probe);
-	Py_END_ALLOW_THREADS if (r != 0) return error_raise(o->state, r, "smem_shm_global_exit");
+	Py_END_ALLOW_THREADS
+	if (r != 0)
+		return error_raise(o->state, r, "smem_shm_global_exit");
 	Py_RETURN_NONE;
 }
 
@@ -374,8 +398,10 @@ static PyObject *destroy(struct object *o, uint32_t flags)
 	void *handle = object_take(o);
 
 	if (handle) {
-		Py_BEGIN_ALLOW_THREADS smem_shm_destroy(handle, flags);
-		Py_END_ALLOW_THREADS callback_forget_object(o);
+		Py_BEGIN_ALLOW_THREADS
+		smem_shm_destroy(handle, flags);
+		Py_END_ALLOW_THREADS
+		callback_forget_object(o);
 	}
 	if (PyErr_Occurred())
 		return NULL;

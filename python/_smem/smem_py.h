@@ -55,7 +55,8 @@ extern struct process process;
 
 /* The beginning of BigMemory and ShareMemory. */
 struct object {
-	PyObject_HEAD PyObject *weak;
+	PyObject_HEAD
+	PyObject *weak;
 	struct state *state;
 	void *handle; /* NULL: not created, or destroyed */
 	uint64_t epoch;
@@ -203,7 +204,8 @@ void callback_forget_object(struct object *o);
 
 extern PyType_Spec bm_config_spec, shm_config_spec, copy_2d_spec;
 struct record {
-	PyObject_HEAD union {
+	PyObject_HEAD
+	union {
 		smem_bm_config_t bm;
 		smem_shm_config_t shm;
 		smem_copy_2d_params copy_2d;
