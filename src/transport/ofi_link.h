@@ -112,6 +112,16 @@ int32_t ofi_link_ready(struct ofi_link *l, struct deadline deadline);
  */
 void ofi_link_down(struct ofi_link *l);
 
+/*
+ * The pieces of that, with the lead. Dial brings the link up; call starts a control connection, and
+ * hang up ends it, and with it what belongs to it. Wait for *flag, which the loop sets; false: the
+ * connection ended, the link was abandoned or the deadline passed.
+ */
+int32_t ofi_link_dial(struct ofi_link *l, struct deadline deadline);
+int32_t ofi_link_call(struct ofi_link *l, const struct sockaddr *to, socklen_t len);
+void ofi_link_hang_up(struct ofi_link *l);
+bool ofi_link_wait(struct ofi_link *l, const bool *flag, struct deadline deadline);
+
 /* It broke because nothing is heard from the peer's host; the lock is held. */
 bool ofi_link_silent(const struct ofi_link *l);
 
