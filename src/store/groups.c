@@ -197,6 +197,107 @@ int32_t store_group_gather(struct store_group *g, const void *kind, size_t kind_
 	return r;
 }
 
+/* ---- rounds of sets ---- */
+
+void store_parts_free(struct store_parts *p)
+{
+	free(p->part);
+	free(p->body);
+	*p = (struct store_parts){.count = 0};
+}
+
+int32_t parts_read(uint8_t *body, size_t len, struct store_parts *ret)
+{
+	struct store_parts p = {.body = body};
+	struct reader in = reader_of(body, len);
+	uint32_t count = read_u32(&in);
+	bool ok = !in.failed && count <= WORLD_MAX;
+
+	if (ok)
+		p.part = calloc(count ? count : 1, sizeof(*p.part));
+	if (ok && !p.part) {
+		free(body);
+		return smem_err(SMEM_MALLOC_FAILED, "round of %u parts", count);
+	}
+	for (; ok && p.count < count; p.count++) {
+		struct store_part *part = &p.part[p.count];
+		ok = set_decode(read_span(&in), &part->set);
+		struct span val = read_span(&in);
+		part->data = val.data;
+		part->len = val.len;
+	}
+	if (!ok || !reader_done(&in)) {
+		store_parts_free(&p);
+		return reply_malformed("set round");
+	}
+	*ret = p;
+	return SMEM_OK;
+}
+
+static int32_t parts_call(struct store_group *g, struct call *call, struct set *missing,
+			  struct store_parts *ret)
+{
+	call->req.gid = g->listener.id;
+	call->woken = &g->woken;
+	*missing = (struct set){.word = {0}};
+	int32_t r = client_call(g->client, call);
+	if (r == SMEM_OK && ret)
+		return parts_read(call->body, call->body_len, ret);
+	struct reader in = reader_of(call->body, call->body_len);
+	if (call->body_len > 0 && (r == SMEM_OK || r == SMEM_TIMEOUT) &&
+	    !set_decode(read_span(&in), missing))
+		r = reply_malformed(proto_op_name(call->req.op));
+	free(call->body);
+	return r;
+}
+
+int32_t store_group_sets(struct store_group *g, const struct store_sets *sets,
+			 struct deadline deadline, struct set *missing, struct store_parts *ret)
+{
+	struct writer w = {.blob = NULL};
+
+	write_set(&w, sets->set);
+	struct blob *set = writer_done(&w);
+	if (!set)
+		return smem_err(SMEM_MALLOC_FAILED, "set of members");
+	struct span bits = blob_span(set);
+	struct call call = {.req = {.op = OP_SET_ROUND,
+				    .seq = sets->turn,
+				    .sort = {bits.data + 4, bits.len - 4},
+				    .extra = {sets->kind, sets->kind_len},
+				    .val = {sets->val, sets->len}},
+			    .deadline = deadline};
+	int32_t r = parts_call(g, &call, missing, ret);
+	blob_put(set);
+	return r;
+}
+
+int32_t store_group_settle(struct store_group *g, uint32_t turn, const void *kind, size_t kind_len,
+			   struct deadline deadline, struct set *missing, struct store_parts *ret)
+{
+	struct call call = {.req = {.op = OP_SETTLE, .seq = turn, .extra = {kind, kind_len}},
+			    .deadline = deadline};
+
+	return parts_call(g, &call, missing, ret);
+}
+
+void store_group_present(struct store_group *g, const void *kind, size_t kind_len)
+{
+	struct request req = {
+	    .op = OP_PRESENT, .gid = g->listener.id, .flags = 1, .extra = {kind, kind_len}};
+
+	client_cast(g->client, &req);
+}
+
+int32_t store_group_absent(struct store_group *g, const void *kind, size_t kind_len,
+			   struct deadline deadline, struct set *missing)
+{
+	struct call call = {.req = {.op = OP_PRESENT, .extra = {kind, kind_len}},
+			    .deadline = deadline};
+
+	return parts_call(g, &call, missing, NULL);
+}
+
 int32_t store_group_blob(struct store_group *g, const void *blob, size_t len,
 			 struct deadline deadline)
 {

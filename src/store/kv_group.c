@@ -37,6 +37,7 @@ struct kv_group *group_make(struct kv *kv, struct span name)
 static void group_end_life(struct kv_group *g)
 {
 	failures_free(g);
+	round_forget(g);
 	blob_put(g->spec);
 	blob_put(g->once);
 	free(g->by_number);
@@ -140,7 +141,7 @@ uint64_t member_remove(struct kv *kv, struct kv_member *m, enum store_event_kind
 	uint64_t seq = ++g->seq;
 	uint32_t number = m->number;
 
-	if (m->round) {
+	if (m->round && m->round->member == m) {
 		reply(kv, m->client, m->round->w.id, SMEM_OBJECT_NOT_EXISTS,
 		      "group %s: left during the call", g->name);
 		m->round->w.over(kv, &m->round->w, OVER_CANCELLED);
@@ -299,7 +300,12 @@ void group_request(struct kv *kv, struct kv_client *c, const struct request *req
 	case OP_FENCE:
 		return fence_begin(kv, c, m->group, req, now);
 	case OP_ROUND:
+	case OP_SET_ROUND:
 		return round_begin(kv, m, req, now);
+	case OP_SETTLE:
+		return round_settle(kv, m, req, now);
+	case OP_PRESENT:
+		return round_present(kv, m, req, now);
 	case OP_BLOB:
 		return group_blob(kv, m, req);
 	case OP_NOTE:

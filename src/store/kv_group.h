@@ -30,9 +30,13 @@ struct kv_refusal {
 	struct kv_client *told[]; /* `size` of them; NULL: gone since */
 };
 
+/* A contribution to the round of a group. */
 struct kv_round {
 	struct wait w;
-	struct kv_member *member;
+	struct kv_member *member; /* who sent it */
+	struct set set;		  /* whom it stands for, the sender included */
+	uint32_t count;		  /* how many these are */
+	bool of_set;		  /* asked for by OP_SET_ROUND */
 	struct blob *kind, *val;
 };
 
@@ -62,7 +66,10 @@ struct kv_member {
 	uint64_t seq; /* of its entering */
 	uint64_t acked;
 	struct blob *blob;
-	struct kv_round *round;
+	struct kv_round *round;	       /* what stands for it */
+	bool has_turn;		       /* there was a set round for it, or it was settled: */
+	uint32_t turn;		       /* the last one's */
+	uint64_t present;	       /* for messages: until then it counts as inside */
 	struct kv_member *prev, *next; /* of the group, by seq */
 };
 
@@ -84,8 +91,10 @@ struct kv_group {
 	struct kv_fence *fences;
 	struct kv_failure *failures;
 	uint32_t failure_count;
-	uint32_t round_count;
-	struct blob *once; /* the first note with `once`, as an encoded event */
+	uint32_t round_count;	/* members that are stood for */
+	struct blob *done_kind; /* of the last set round that completed ... */
+	struct blob *done;	/* ... and the reply to it */
+	struct blob *once;	/* the first note with `once`, as an encoded event */
 	uint64_t once_seq;
 };
 
@@ -124,6 +133,9 @@ void failures_free(struct kv_group *g);
 
 /* kv_round.c */
 void round_begin(struct kv *kv, struct kv_member *m, const struct request *req, uint64_t now);
+void round_settle(struct kv *kv, struct kv_member *m, const struct request *req, uint64_t now);
+void round_present(struct kv *kv, struct kv_member *m, const struct request *req, uint64_t now);
+void round_forget(struct kv_group *g); /* the group's life ends */
 void round_member_gone(struct kv *kv, struct kv_group *g, uint32_t number,
 		       enum store_event_kind why);
 

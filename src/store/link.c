@@ -259,6 +259,10 @@ static bool frame_here(struct link *l, struct evbuffer *in, struct frame_head *h
 			*why = "sent something that is not a frame, or is too long";
 			return false;
 		}
+		if (l->ops->longest && head->len > l->ops->longest(head->op)) {
+			*why = "sent a frame that is too long";
+			return false;
+		}
 		need += head->len;
 	}
 	bufferevent_setwatermark(l->bev, EV_READ, have < need ? need : 0, 0);

@@ -24,6 +24,8 @@ struct link_ops {
 	void (*dirty)(void *arg);
 	/* The connection has taken some of what was queued. May be NULL. */
 	void (*sent)(void *arg);
+	/* The longest body by op. NULL: frame_max for all. */
+	uint32_t (*longest)(uint16_t op);
 };
 
 struct link {

@@ -37,6 +37,9 @@ static const struct {
     [OP_BLOB] = {"blob", "gd"},
     [OP_NOTE] = {"note", "gfd"},
     [OP_LEAVE] = {"leave", "tgf"},
+    [OP_SET_ROUND] = {"set round", "tgqsxd"},
+    [OP_SETTLE] = {"settle", "gqx"},
+    [OP_PRESENT] = {"present", "gfx"},
 };
 
 const char *proto_op_name(uint16_t op)
@@ -265,10 +268,42 @@ const char *request_wrong(const struct request *req)
 {
 	if (names_a_key(req->op) && (req->key.len == 0 || req->key.len > STORE_KEY_MAX))
 		return "a key that is empty or too long";
-	if (req->val.len > STORE_VALUE_MAX || req->extra.len > STORE_VALUE_MAX ||
-	    req->sort.len > STORE_KEY_MAX)
+	size_t max = req->op == OP_SET_ROUND ? STORE_SET_VALUE_MAX : STORE_VALUE_MAX;
+	if (req->val.len > max || req->extra.len > STORE_VALUE_MAX || req->sort.len > STORE_KEY_MAX)
 		return "a value that is too long";
 	return NULL;
+}
+
+uint32_t request_max(uint16_t op)
+{
+	return op == OP_SET_ROUND ? STORE_SET_REQUEST_MAX : STORE_REQUEST_MAX;
+}
+
+void write_set(struct writer *w, const struct set *s)
+{
+	uint8_t bytes[SET_WORDS * 8];
+	size_t len = 0;
+	uint32_t i;
+
+	memset(bytes, 0, sizeof(bytes));
+	SET_FOREACH(i, s)
+	{
+		bytes[i / 8] |= (uint8_t)(1u << (i % 8));
+		len = i / 8 + 1;
+	}
+	write_span(w, (struct span){bytes, len});
+}
+
+bool set_decode(struct span in, struct set *ret)
+{
+	struct set s = {.word = {0}};
+
+	if (in.len > SET_WORDS * 8)
+		return false;
+	for (size_t i = 0; i < in.len; i++)
+		s.word[i / 8] |= (uint64_t)in.data[i] << (i % 8 * 8);
+	*ret = s;
+	return true;
 }
 
 void event_encode(struct writer *w, const struct proto_event *e)

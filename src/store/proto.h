@@ -16,9 +16,10 @@
 #define STORE_PROTO_H
 
 #include "store/blob.h"
+#include "store/set.h"
 
-#define PROTO_VERSION	  1u
-#define PROTO_VERSION_MIN 1u
+#define PROTO_VERSION	  2u
+#define PROTO_VERSION_MIN 2u
 #define PROTO_MAGIC	  0x4d53u		/* "SM" */
 #define HELLO_MAGIC	  0x3145524f54534d53ull /* "SMSTORE1" */
 #define FRAME_HEAD	  24u
@@ -55,6 +56,9 @@ enum proto_op {
 	OP_BLOB,
 	OP_NOTE,
 	OP_LEAVE,
+	OP_SET_ROUND, /* the same, and the sender stands for several members */
+	OP_SETTLE,    /* what became of a set round whose sender does not answer? */
+	OP_PRESENT,   /* inside a round, but not at the store; for messages */
 	OP_END
 };
 
@@ -97,20 +101,22 @@ bool welcome_decode(const uint8_t *data, size_t len, struct welcome *ret);
 struct request {
 	uint16_t op;
 	uint64_t id;
-	uint32_t flags;	     /* SET, GET wait, CAS has, NOTE once, LEAVE wait_acks, ENTER mode */
+	uint32_t flags;	     /* SET, GET wait, CAS has, NOTE once, LEAVE wait_acks, ENTER mode,
+			      * PRESENT still */
 	uint32_t index;	     /* GATHER index, ENTER member */
 	uint32_t size;	     /* GATHER, ENTER */
 	uint32_t numbers;    /* ENTER */
 	int32_t code;	     /* GROUP_ACK */
 	uint64_t timeout_ms; /* what is left of the caller's deadline */
 	uint64_t gid;	     /* group (client's number) */
-	uint64_t seq;	     /* event; CANCEL: request; WATCH, UNWATCH: watch (client's number) */
+	uint64_t seq;	     /* event; CANCEL: request; WATCH, UNWATCH: watch (client's number);
+			      * SET_ROUND, SETTLE: turn */
 	uint64_t value;	     /* ADD delta, HOLD length */
 	uint64_t align;	     /* HOLD */
 	struct span key;     /* key, range or group name */
 	struct span val;     /* value, blob, note, contribution, list of ranges */
-	struct span extra;   /* CAS expect, ENTER spec, ROUND kind, GROUP_ACK text */
-	struct span sort;    /* ENTER */
+	struct span extra;   /* CAS expect, ENTER spec, kind of a round, GROUP_ACK text */
+	struct span sort;    /* ENTER, SET_ROUND members */
 };
 
 enum cas_flags { CAS_EXPECT = 1, CAS_VALUE = 2 };
@@ -119,6 +125,8 @@ struct blob *request_encode(const struct request *req);
 /* Spans point into `data`. False: unknown op or malformed. ret->id is not touched. */
 bool request_decode(uint16_t op, const uint8_t *data, size_t len, struct request *ret);
 
+/* The longest body of a request, by its op. */
+uint32_t request_max(uint16_t op);
 /* NULL, or which limit on keys and values it breaks: for both sides. */
 const char *request_wrong(const struct request *req);
 
@@ -129,6 +137,10 @@ struct proto_event {
 	uint64_t incarnation;
 	struct span data;
 };
+/* Members: bit i of the bits, from the lowest bit of the first byte on. False: not such a set. */
+void write_set(struct writer *w, const struct set *s);
+bool set_decode(struct span in, struct set *ret);
+
 void event_encode(struct writer *w, const struct proto_event *e);
 bool event_decode(struct reader *r, struct proto_event *ret);
 

@@ -162,7 +162,7 @@ static void on_sent(void *arg)
 }
 
 static const struct link_ops link_ops = {
-    .frame = on_frame, .down = on_down, .dirty = on_dirty, .sent = on_sent};
+    .frame = on_frame, .down = on_down, .dirty = on_dirty, .sent = on_sent, .longest = request_max};
 
 /* A part of a frame that does not go on. */
 static bool stuck(struct session *s, uint64_t now)
@@ -264,7 +264,7 @@ static struct session *session_new(struct conn *c, const struct hello *h)
 		free(s);
 		return NULL;
 	}
-	link_init(&s->link, &link_ops, s, STORE_REQUEST_MAX, STORE_CLIENT_QUEUE_MAX);
+	link_init(&s->link, &link_ops, s, STORE_SET_REQUEST_MAX, STORE_CLIENT_QUEUE_MAX);
 	DL_APPEND(c->server->sessions, s);
 	c->server->count++;
 	return s;

@@ -25,6 +25,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "store/set.h"
 #include "store/url.h"
 #include "util/clock.h"
 
@@ -247,6 +248,53 @@ int32_t store_group_fence(struct store_group *g, uint64_t seq, struct deadline d
 int32_t store_group_gather(struct store_group *g, const void *kind, size_t kind_len,
 			   const void *val, size_t len, struct deadline deadline,
 			   struct store_conflict *conflict, struct store_gathered *ret);
+
+/*
+ * The same among members that stand for others: the caller for those in `set`, which are live and
+ * have chosen it among themselves, itself included. All of a group call this, or all the other.
+ * What is brought may be longer: STORE_SET_VALUE_MAX.
+ *
+ * `kind` must be equal for all, and new in every round. `turn` grows with every call that is made
+ * for a member, modulo 2^32: one that comes after store_group_settle() does not count any more.
+ *
+ *   SMEM_TIMEOUT      *missing: who was not inside, as far as the server knows
+ *   SMEM_STALE        another member has settled it
+ *   SMEM_REPEAT_CALL  the last round that completed had this kind
+ */
+struct store_sets {
+	const struct set *set;
+	uint32_t turn;
+	const void *kind;
+	size_t kind_len;
+	const void *val;
+	size_t len;
+};
+struct store_parts { /* one for each who called, apart and together all members */
+	uint32_t count;
+	struct store_part {
+		struct set set;
+		const uint8_t *data; /* in `body` */
+		size_t len;
+	} * part;
+	uint8_t *body;
+};
+void store_parts_free(struct store_parts *p);
+int32_t store_group_sets(struct store_group *g, const struct store_sets *sets,
+			 struct deadline deadline, struct set *missing, struct store_parts *ret);
+
+/*
+ * What became of the call that another member made for this one and others: 0 and its outcome when
+ * the round has completed. Else it is taken back, up to `turn`, also if it is still to come:
+ * SMEM_TIMEOUT and *missing, or SMEM_PEER_LOST. Waits for no member.
+ */
+int32_t store_group_settle(struct store_group *g, uint32_t turn, const void *kind, size_t kind_len,
+			   struct deadline deadline, struct set *missing, struct store_parts *ret);
+
+/* For messages: this member is inside, though nobody can stand for it yet. Never blocks. */
+void store_group_present(struct store_group *g, const void *kind, size_t kind_len);
+/* It is not any more. Who is missing? */
+int32_t store_group_absent(struct store_group *g, const void *kind, size_t kind_len,
+			   struct deadline deadline, struct set *missing);
 
 /* Replace the own blob; pushed to all as STORE_EVENT_BLOB. */
 int32_t store_group_blob(struct store_group *g, const void *blob, size_t len,

@@ -27,6 +27,10 @@
 /* The longest request: two values, their names and heads. */
 #define STORE_REQUEST_MAX (4u << 20)
 
+/* What one rank contributes for all ranks of its host: all but one of a world, at worst. */
+#define STORE_SET_VALUE_MAX   (WORLD_MAX * (ALLGATHER_MAX + 4u))
+#define STORE_SET_REQUEST_MAX (STORE_SET_VALUE_MAX + 4096u)
+
 /* One client of the store: a process with thousands of objects stays far below. Requests that wait
  * (one per blocked thread); memberships, ranges and watches; values it made, and their bytes;
  * intervals in its list of usable ranges. */

@@ -185,9 +185,10 @@ static int raw_client(struct welcome *ret)
 	static uint8_t body[4096];
 	size_t len;
 
-	raw_frame(
-	    fd, OP_HELLO, 0, 0,
-	    hello_encode(&(struct hello){.version_min = 1, .version_max = 1, .client_id = 4711}));
+	raw_frame(fd, OP_HELLO, 0, 0,
+		  hello_encode(&(struct hello){.version_min = PROTO_VERSION,
+					       .version_max = PROTO_VERSION,
+					       .client_id = 4711}));
 	assert_int_equal(raw_take(fd, body, sizeof(body), &len), OP_WELCOME);
 	assert_true(welcome_decode(body, len, ret));
 	assert_int_equal(ret->code, 0);
@@ -458,7 +459,10 @@ static void test_resume(void **state)
 	struct store_bytes v;
 	size_t len;
 	int fd = raw_client(&w);
-	struct hello h = {.version_min = 1, .version_max = 1, .client_id = 4711, .resume = true};
+	struct hello h = {.version_min = PROTO_VERSION,
+			  .version_max = PROTO_VERSION,
+			  .client_id = 4711,
+			  .resume = true};
 
 	(void)state;
 	memcpy(h.token, w.token, TOKEN_LEN);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Heads, greetings, requests, events: whatever is accepted must encode to the same bytes. */
+/* Heads, greetings, requests, events, sets: whatever is accepted must encode to the same bytes. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "fuzz.h"
 #include "store/proto.h"
+#include "store/reply.h"
 #include "util/limits.h"
 
 #define CHECK(x)                                                                                   \
@@ -54,6 +55,35 @@ static void events(const uint8_t *data, size_t len)
 	same(writer_done(&w), data, (size_t)(end - data));
 }
 
+static void sets(const uint8_t *data, size_t len)
+{
+	struct writer w = {.blob = NULL};
+	struct store_parts parts;
+	struct set set;
+
+	if (set_decode((struct span){data, len}, &set)) {
+		while (len > 0 && data[len - 1] == 0)
+			len--; /* written without them */
+		write_set(&w, &set);
+		struct blob *b = writer_done(&w);
+		CHECK(b && b->len == len + 4 && (len == 0 || memcmp(b->data + 4, data, len) == 0));
+		blob_put(b);
+	}
+	uint8_t *body = malloc(len ? len : 1);
+	memcpy(body, data, len);
+	if (parts_read(body, len, &parts) != 0)
+		return;
+	write_u32(&w, parts.count);
+	for (uint32_t i = 0; i < parts.count; i++) {
+		CHECK(parts.part[i].len == 0 ||
+		      (parts.part[i].data >= parts.body &&
+		       parts.part[i].data + parts.part[i].len <= parts.body + len));
+		write_set(&w, &parts.part[i].set);
+	}
+	blob_put(writer_done(&w));
+	store_parts_free(&parts);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct frame_head head;
@@ -72,6 +102,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		memcpy(copy, data, len);
 		body(head.op, copy, len);
 		events(copy, len);
+		sets(copy, len);
 		free(copy);
 		data += len;
 		size -= len;
@@ -81,17 +112,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 static struct blob *seed_body(unsigned n, uint16_t *op)
 {
-	static const uint16_t ops[] = {OP_ACK,	 OP_BYE,       OP_CANCEL, OP_SET,    OP_GET,
-				       OP_DEL,	 OP_ADD,       OP_CAS,	  OP_APPEND, OP_GATHER,
-				       OP_WATCH, OP_UNWATCH,   OP_USABLE, OP_HOLD,   OP_RELEASE,
-				       OP_ENTER, OP_GROUP_ACK, OP_FENCE,  OP_ROUND,  OP_BLOB,
-				       OP_NOTE,	 OP_LEAVE};
+	static const uint16_t ops[] = {OP_ACK,	 OP_BYE,       OP_CANCEL,    OP_SET,	OP_GET,
+				       OP_DEL,	 OP_ADD,       OP_CAS,	     OP_APPEND, OP_GATHER,
+				       OP_WATCH, OP_UNWATCH,   OP_USABLE,    OP_HOLD,	OP_RELEASE,
+				       OP_ENTER, OP_GROUP_ACK, OP_FENCE,     OP_ROUND,	OP_BLOB,
+				       OP_NOTE,	 OP_LEAVE,     OP_SET_ROUND, OP_SETTLE, OP_PRESENT};
 	const uint8_t *text = (const uint8_t *)"some bytes to send";
 	struct writer w = {.blob = NULL};
 
 	*op = OP_HELLO;
 	if (n == 0)
-		return hello_encode(&(struct hello){.version_max = 1, .received = 3});
+		return hello_encode(&(struct hello){.version_max = PROTO_VERSION, .received = 3});
 	*op = OP_WELCOME;
 	if (n == 1)
 		return welcome_encode(&(struct welcome){.version = 1, .text = {text, 4}});
@@ -101,7 +132,16 @@ static struct blob *seed_body(unsigned n, uint16_t *op)
 		event_encode(&w, &(struct proto_event){.kind = 2, .seq = 3});
 		return writer_done(&w);
 	}
-	n -= 3;
+	*op = OP_REPLY;
+	if (n == 3) {
+		write_u32(&w, 2);
+		write_set(&w, &(struct set){.word = {5, 1}});
+		write_span(&w, (struct span){text, 9});
+		write_set(&w, &(struct set){.word = {2}});
+		write_span(&w, (struct span){NULL, 0});
+		return writer_done(&w);
+	}
+	n -= 4;
 	if (n >= sizeof(ops) / sizeof(ops[0]))
 		return NULL;
 	*op = ops[n];

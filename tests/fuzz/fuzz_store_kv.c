@@ -70,11 +70,11 @@ static struct span bytes(struct tape *t)
 
 static void ask(struct kv *kv, struct tape *t, struct peer *p, uint64_t now)
 {
-	static const uint16_t ops[] = {OP_CANCEL, OP_SET,	OP_GET,	    OP_DEL,   OP_ADD,
-				       OP_CAS,	  OP_APPEND,	OP_GATHER,  OP_WATCH, OP_UNWATCH,
-				       OP_USABLE, OP_HOLD,	OP_RELEASE, OP_ENTER, OP_ENTER,
-				       OP_ENTER,  OP_GROUP_ACK, OP_FENCE,   OP_ROUND, OP_BLOB,
-				       OP_NOTE,	  OP_LEAVE};
+	static const uint16_t ops[] = {
+	    OP_CANCEL, OP_SET,	     OP_GET,	   OP_DEL,    OP_ADD,	 OP_CAS,     OP_APPEND,
+	    OP_GATHER, OP_WATCH,     OP_UNWATCH,   OP_USABLE, OP_HOLD,	 OP_RELEASE, OP_ENTER,
+	    OP_ENTER,  OP_ENTER,     OP_GROUP_ACK, OP_FENCE,  OP_ROUND,	 OP_BLOB,    OP_NOTE,
+	    OP_LEAVE,  OP_SET_ROUND, OP_SET_ROUND, OP_SETTLE, OP_PRESENT};
 	struct request req = {.op = ops[next(t) % (sizeof(ops) / sizeof(ops[0]))]};
 	uint8_t list[48];
 
@@ -92,6 +92,11 @@ static void ask(struct kv *kv, struct tape *t, struct peer *p, uint64_t now)
 	req.val = bytes(t);
 	req.extra = bytes(t);
 	req.sort = bytes(t);
+	if (req.op == OP_SET_ROUND) { /* mostly a set that could be one */
+		list[0] = next(t);
+		req.sort = (struct span){list, list[0] % 8 ? 1 : 0};
+		req.seq = next(t);
+	}
 	if (req.op == OP_USABLE) {
 		for (size_t i = 0; i < sizeof(list); i++)
 			list[i] = i % 8 < 5 ? next(t) : 0;

@@ -131,7 +131,7 @@ static size_t compose(uint8_t *buf, size_t cap)
 
 	if (rnd(10))
 		len += put_frame(buf, cap, OP_HELLO, 0,
-				 hello_encode(&(struct hello){.version_min = 1,
+				 hello_encode(&(struct hello){.version_min = PROTO_VERSION,
 							      .version_max = 1 + rnd(2),
 							      .client_id = rnd(9),
 							      .resume = rnd(10) == 0}));
