@@ -16,6 +16,7 @@
 #define UTIL_FORK_H
 
 enum fork_order {
+	FORK_ORDER_GATE,   /* which thread counts where */
 	FORK_ORDER_FD,	   /* descriptors: closed after the loops let go of them */
 	FORK_ORDER_LOOP,   /* event loops */
 	FORK_ORDER_DEVICE, /* agents, arenas */

@@ -25,7 +25,7 @@
 
 struct gate_shard {
 	_Alignas(64) _Atomic uint32_t inside[2]; /* by phase; also the futex words of a drain */
-};
+};						 /* shard 0: for whoever has none of its own */
 
 struct gate {
 	struct gate_shard shard[GATE_SHARDS];
@@ -37,8 +37,7 @@ struct gate {
 /* All zero is a valid gate; gate_init() for memory that is not. */
 void gate_init(struct gate *g);
 
-/* Any thread, never blocks, nests. The ticket goes back to gate_exit(), on the same or another
- * thread. */
+/* Any thread, never blocks, nests. The ticket goes back to gate_exit(), on the same thread. */
 uint32_t gate_enter(struct gate *g);
 void gate_exit(struct gate *g, uint32_t ticket);
 
