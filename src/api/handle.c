@@ -44,16 +44,29 @@ static uint32_t value_index(uint64_t value)
 	return (uint32_t)(value & (INDEX_MAX - 1));
 }
 
+static struct entry *block_of(uint32_t index)
+{
+	return atomic_load_explicit(&blocks[index / BLOCK], memory_order_acquire);
+}
+
+/* NULL: nothing has ever had that index. */
 static struct entry *entry_at(uint32_t index)
 {
-	struct entry *block = atomic_load_explicit(&blocks[index / BLOCK], memory_order_acquire);
+	struct entry *block = block_of(index);
 
 	return block ? &block[index % BLOCK] : NULL;
 }
 
+/* For an index that has been handed out. */
+static struct entry *entry_known(uint32_t index)
+{
+	return &block_of(index)[index % BLOCK];
+}
+
+/* Of a handle that exists. */
 static struct entry *entry_of(void *handle)
 {
-	return entry_at(value_index((uint64_t)(uintptr_t)handle));
+	return entry_known(value_index((uint64_t)(uintptr_t)handle));
 }
 
 static uint64_t make_value(enum handle_kind kind, const struct entry *e, uint32_t index)
@@ -74,7 +87,7 @@ static uint32_t entry_take(void)
 	uint32_t index = free_list;
 
 	if (index != NO_INDEX) {
-		free_list = entry_at(index)->next_free;
+		free_list = entry_known(index)->next_free;
 		return index;
 	}
 	if (used == INDEX_MAX)
@@ -101,7 +114,7 @@ int32_t handle_new(enum handle_kind kind, void *obj, void **ret)
 	if (index == NO_INDEX)
 		return smem_err(SMEM_NEW_OBJECT_FAILED, "no handle left: %u objects are alive",
 				used);
-	struct entry *e = entry_at(index);
+	struct entry *e = entry_known(index);
 	e->generation++;
 	__atomic_store_n(&e->retired, false, __ATOMIC_RELAXED);
 	atomic_store(&e->obj, obj);
@@ -162,7 +175,7 @@ bool handle_retired(void *handle)
 void *handle_retire(enum handle_kind kind, void *handle)
 {
 	uint64_t value = (uint64_t)(uintptr_t)handle;
-	struct entry *e = entry_of(handle);
+	struct entry *e = entry_at(value_index(value));
 
 	if (!e || value == 0 || value_kind(value) != kind)
 		return NULL;
@@ -191,7 +204,7 @@ void handle_drain(void *handle)
 void handle_free(void *handle)
 {
 	uint32_t index = value_index((uint64_t)(uintptr_t)handle);
-	struct entry *e = entry_at(index);
+	struct entry *e = entry_known(index);
 
 	LOCKED(&lock);
 	atomic_store(&e->value, 0);
@@ -206,7 +219,7 @@ void handle_each(enum handle_kind kind, void (*fn)(void *handle, void *arg), voi
 	uint32_t n = used;
 	pthread_mutex_unlock(&lock);
 	for (uint32_t i = 0; i < n; i++) {
-		uint64_t value = atomic_load(&entry_at(i)->value);
+		uint64_t value = atomic_load(&entry_known(i)->value);
 		if (value != 0 && value_kind(value) == kind)
 			fn((void *)(uintptr_t)value, arg); // NOLINT(performance-no-int-to-ptr)
 	}
@@ -217,7 +230,7 @@ static void fork_child(void)
 	pthread_mutex_init(&lock, NULL);
 	free_list = NO_INDEX;
 	for (uint32_t i = used; i-- > 0;) {
-		struct entry *e = entry_at(i);
+		struct entry *e = entry_known(i);
 		gate_init(&e->data);
 		gate_init(&e->wait);
 		atomic_store(&e->value, 0);
