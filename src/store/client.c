@@ -106,6 +106,8 @@ static const char *on_frame(void *arg, const struct frame_head *head, const uint
 			}
 		}
 		return NULL;
+	case OP_ASKED:
+		return client_answer(c, head->id) ? NULL : "it does not read what is sent";
 	default:
 		return "an unknown frame";
 	}
@@ -150,6 +152,7 @@ static void go_up(struct client *c, struct bufferevent *bev, const struct welcom
 	int fd = bufferevent_getfd(bev);
 
 	memcpy(c->token, w->token, TOKEN_LEN);
+	atomic_store(&c->version, w->version);
 	c->silent_since = 0;
 	c->local_len = sizeof(c->local);
 	if (getsockname(fd, (struct sockaddr *)&c->local, &c->local_len) != 0)
@@ -444,6 +447,11 @@ bool client_lost(const struct client *c)
 uint64_t client_id(const struct client *c)
 {
 	return c->id;
+}
+
+uint32_t client_version(const struct client *c)
+{
+	return atomic_load(&c->version);
 }
 
 void client_local_addr(const struct client *c, struct sockaddr_storage *ret, socklen_t *len)

@@ -28,6 +28,7 @@ void client_close(struct client *c);
 
 bool client_lost(const struct client *c);
 uint64_t client_id(const struct client *c);
+uint32_t client_version(const struct client *c); /* of the protocol, that both speak */
 void client_local_addr(const struct client *c, struct sockaddr_storage *ret, socklen_t *len);
 
 /*

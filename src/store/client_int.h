@@ -30,7 +30,8 @@ struct client {
 	struct call *calls;
 	struct listener *listeners;
 	uint64_t next_id;
-	char cause[256]; /* of the loss */
+	_Atomic uint32_t version; /* of the protocol, as the server speaks it */
+	char cause[256];	  /* of the loss */
 	struct sockaddr_storage local;
 	socklen_t local_len;
 
@@ -48,5 +49,8 @@ void client_lose(struct client *c, const char *cause);
 /* The call leaves the list and its caller goes on. */
 void client_call_end(struct client *c, struct call *call, int32_t code, const char *text,
 		     size_t text_len);
+
+/* On the loop: the answer to a survey goes out. False: the connection takes no more. */
+bool client_answer(struct client *c, uint64_t survey);
 
 #endif

@@ -213,6 +213,12 @@ struct kv_client *kv_client_add(struct kv *kv, void *peer)
 	return c;
 }
 
+void kv_client_about(struct kv_client *c, const char *address, uint32_t version)
+{
+	snprintf(c->address, sizeof(c->address), "%s", address);
+	c->version = version;
+}
+
 void kv_client_detached(struct kv *kv, struct kv_client *c, bool detached, uint64_t now)
 {
 	c->detached = detached;
@@ -224,6 +230,7 @@ void kv_client_gone(struct kv *kv, struct kv_client *c, bool lost, uint64_t now)
 {
 	while (c->waits)
 		c->waits->over(kv, c->waits, lost ? OVER_LOST : OVER_LEFT);
+	surveys_client_gone(kv, c);
 	groups_client_gone(kv, c, lost, now);
 	ranges_client_gone(kv, c);
 	keys_client_gone(kv, c);
@@ -286,6 +293,10 @@ static void dispatch(struct kv *kv, struct kv_client *c, const struct request *r
 		return kv_hold(kv, c, req);
 	case OP_RELEASE:
 		return kv_release(kv, c, req);
+	case OP_SURVEY:
+		return kv_survey(kv, c, req, now);
+	case OP_ANSWER:
+		return kv_answer(kv, c, req);
 	default:
 		return group_request(kv, c, req, now);
 	}

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the store is, without sockets and threads: keys, counters, gathers, watches, ranges, groups
- * and the clients that own parts of them. It is fed with decoded requests and a time, and speaks
- * through one callback. One thread at a time.
+ * What the store is, without sockets and threads: keys, counters, gathers, watches, ranges, groups,
+ * surveys and the clients that own parts of them. It is fed with decoded requests and a time, and
+ * speaks through one callback. One thread at a time.
  *
  * Values of counters are 8 bytes, little-endian. State of a client goes when the client goes.
  */
@@ -22,6 +22,9 @@ int32_t kv_create(kv_send_fn send, struct kv **ret);
 void kv_destroy(struct kv *kv); /* NULL is fine */
 
 struct kv_client *kv_client_add(struct kv *kv, void *peer); /* NULL: no memory */
+
+/* What others may know of it: its address as text, and the version it speaks. */
+void kv_client_about(struct kv_client *c, const char *address, uint32_t version);
 
 /* Its connection broke and may come back: what waits for its verdict waits. */
 void kv_client_detached(struct kv *kv, struct kv_client *c, bool detached, uint64_t now);

@@ -41,9 +41,15 @@ struct kv_hold {
 	struct kv_hold *rprev, *rnext; /* of the range */
 };
 
+#define KV_ADDRESS_MAX 64
+
+struct kv_survey;
+
 struct kv_client {
 	void *peer;
 	bool detached;
+	uint32_t version; /* of the protocol */
+	char address[KV_ADDRESS_MAX];
 	uint32_t wait_count;
 	uint32_t thing_count; /* watches, memberships, holds */
 	uint32_t key_count;
@@ -69,6 +75,9 @@ struct kv {
 	uint32_t range_count;
 	uint32_t refusal_count;
 	struct kv_group *groups;
+	struct kv_survey *surveys;
+	uint64_t survey_number; /* of the last one */
+	uint32_t survey_count;
 };
 
 /* kv.c */
@@ -95,12 +104,19 @@ void kv_append(struct kv *kv, struct kv_client *c, const struct request *req);
 void kv_watch(struct kv *kv, struct kv_client *c, const struct request *req);
 void kv_unwatch(struct kv *kv, struct kv_client *c, const struct request *req);
 void keys_client_gone(struct kv *kv, struct kv_client *c);
+/* Names of the values that go with the client, at most `max`; how many. */
+uint32_t keys_leased(const struct kv_client *c, uint32_t max, const char **ret);
 void keys_free(struct kv *kv);
 
 /* kv_gather.c */
 void kv_gather(struct kv *kv, struct kv_client *c, const struct request *req, uint64_t now);
 /* The parts of a finished gather, in index order, as a reply; NULL: no memory or too long. */
 struct blob *gather_reply(struct blob *const *parts, uint32_t size);
+
+/* kv_survey.c */
+void kv_survey(struct kv *kv, struct kv_client *c, const struct request *req, uint64_t now);
+void kv_answer(struct kv *kv, struct kv_client *c, const struct request *req);
+void surveys_client_gone(struct kv *kv, struct kv_client *c);
 
 /* kv_range.c */
 void kv_usable(struct kv *kv, struct kv_client *c, const struct request *req);

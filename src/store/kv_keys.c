@@ -388,6 +388,21 @@ void keys_client_gone(struct kv *kv, struct kv_client *c)
 	}
 }
 
+uint32_t keys_leased(const struct kv_client *c, uint32_t max, const char **ret)
+{
+	const struct kv_key *k;
+	uint32_t n = 0;
+
+	DL_FOREACH(c->keys, k)
+	{
+		if (n == max)
+			break;
+		if (k->ephemeral)
+			ret[n++] = k->name;
+	}
+	return n;
+}
+
 void keys_free(struct kv *kv)
 {
 	struct kv_key *k, *tmp;

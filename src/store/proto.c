@@ -40,6 +40,8 @@ static const struct {
     [OP_SET_ROUND] = {"set round", "tgqsxd"},
     [OP_SETTLE] = {"settle", "gqx"},
     [OP_PRESENT] = {"present", "gfx"},
+    [OP_SURVEY] = {"survey", "t"},
+    [OP_ANSWER] = {"answer", "qd"},
 };
 
 const char *proto_op_name(uint16_t op)

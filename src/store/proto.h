@@ -9,7 +9,7 @@
  *
  *   head: u32 length of the body, u16 op, u16 magic, u64 id, u32 number, u32 received
  *   id:   request and its reply: the request (0: no reply wanted); event: the receiver's group;
- *         watch: the receiver's watch
+ *         watch: the receiver's watch; asked: the survey
  *   reply body: i32 code, text, then what the request asks for
  */
 #ifndef STORE_PROTO_H
@@ -18,8 +18,9 @@
 #include "store/blob.h"
 #include "store/set.h"
 
-#define PROTO_VERSION	  2u
+#define PROTO_VERSION	  3u /* 3: surveys */
 #define PROTO_VERSION_MIN 2u
+#define PROTO_SURVEYS	  3u			/* who speaks less knows none */
 #define PROTO_MAGIC	  0x4d53u		/* "SM" */
 #define HELLO_MAGIC	  0x3145524f54534d53ull /* "SMSTORE1" */
 #define FRAME_HEAD	  24u
@@ -34,6 +35,7 @@ enum proto_op {
 	OP_EVENTS,
 	OP_WATCHED,
 	OP_CANCEL, /* seq: a pending request; gid: or the group it entered meanwhile */
+	OP_ASKED,  /* to the client; id: the survey that OP_ANSWER is to name */
 
 	OP_SET = 16,
 	OP_GET,
@@ -59,6 +61,9 @@ enum proto_op {
 	OP_SET_ROUND, /* the same, and the sender stands for several members */
 	OP_SETTLE,    /* what became of a set round whose sender does not answer? */
 	OP_PRESENT,   /* inside a round, but not at the store; for messages */
+
+	OP_SURVEY = 64,
+	OP_ANSWER,
 	OP_END
 };
 
@@ -110,7 +115,7 @@ struct request {
 	uint64_t timeout_ms; /* what is left of the caller's deadline */
 	uint64_t gid;	     /* group (client's number) */
 	uint64_t seq;	     /* event; CANCEL: request; WATCH, UNWATCH: watch (client's number);
-			      * SET_ROUND, SETTLE: turn */
+			      * SET_ROUND, SETTLE: turn; ANSWER: survey */
 	uint64_t value;	     /* ADD delta, HOLD length */
 	uint64_t align;	     /* HOLD */
 	struct span key;     /* key, range or group name */

@@ -285,8 +285,8 @@ static struct session *session_find(struct server *server, const struct hello *h
 
 static void welcome(struct conn *c, struct session *s, const struct hello *h)
 {
-	struct welcome w = {
-	    .version = PROTO_VERSION, .resumed = h->resume, .received = s->link.received};
+	uint32_t version = h->version_max < PROTO_VERSION ? h->version_max : PROTO_VERSION;
+	struct welcome w = {.version = version, .resumed = h->resume, .received = s->link.received};
 	struct bufferevent *bev = c->bev;
 
 	memcpy(w.token, s->token, TOKEN_LEN);
@@ -306,6 +306,7 @@ static void welcome(struct conn *c, struct session *s, const struct hello *h)
 	}
 	c->bev = NULL; /* the link's now */
 	conn_free(c);
+	kv_client_about(s->client, s->peer, version);
 	if (h->resume)
 		kv_client_detached(s->server->kv, s->client, false, clock_ns());
 	event_active(s->server->flush, EV_TIMEOUT, 0);

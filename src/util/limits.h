@@ -55,6 +55,10 @@
 #define STORE_ENTERING_MAX 2048u  /* that wait to enter one group: two lives of the largest */
 #define STORE_FAILURES_MAX 1024u  /* failed acknowledgements kept per group: one a member */
 
+#define STORE_SURVEYS_MAX      8u	   /* at a time: each is work for every client */
+#define STORE_SURVEY_BYTES_MAX (64u << 20) /* answers to one, together: they fit one reply */
+#define STORE_SURVEY_HELD_MAX  64u	   /* names told of a client that does not answer */
+
 #define STORE_HELLO_MS	    5000  /* a connection that has not said hello by then is cut */
 #define STORE_FRAME_MS	    30000 /* a frame that has begun must be complete by then */
 #define STORE_GRACE_MS	    400	 /* after an end of file, how long a client may take to come back */

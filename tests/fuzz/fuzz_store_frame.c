@@ -112,11 +112,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 static struct blob *seed_body(unsigned n, uint16_t *op)
 {
-	static const uint16_t ops[] = {OP_ACK,	 OP_BYE,       OP_CANCEL,    OP_SET,	OP_GET,
-				       OP_DEL,	 OP_ADD,       OP_CAS,	     OP_APPEND, OP_GATHER,
-				       OP_WATCH, OP_UNWATCH,   OP_USABLE,    OP_HOLD,	OP_RELEASE,
-				       OP_ENTER, OP_GROUP_ACK, OP_FENCE,     OP_ROUND,	OP_BLOB,
-				       OP_NOTE,	 OP_LEAVE,     OP_SET_ROUND, OP_SETTLE, OP_PRESENT};
+	static const uint16_t ops[] = {
+	    OP_ACK,	OP_BYE,	      OP_CANCEL,    OP_SET,	OP_GET,	    OP_DEL,    OP_ADD,
+	    OP_CAS,	OP_APPEND,    OP_GATHER,    OP_WATCH,	OP_UNWATCH, OP_USABLE, OP_HOLD,
+	    OP_RELEASE, OP_ENTER,     OP_GROUP_ACK, OP_FENCE,	OP_ROUND,   OP_BLOB,   OP_NOTE,
+	    OP_LEAVE,	OP_SET_ROUND, OP_SETTLE,    OP_PRESENT, OP_SURVEY,  OP_ANSWER};
 	const uint8_t *text = (const uint8_t *)"some bytes to send";
 	struct writer w = {.blob = NULL};
 

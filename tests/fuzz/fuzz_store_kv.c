@@ -36,7 +36,7 @@ static void take(void *arg, uint16_t op, uint64_t id, struct blob *body)
 		CHECK(!p->done[id % sizeof(p->done)]);
 		p->done[id % sizeof(p->done)] = 1;
 	} else {
-		CHECK(op == OP_EVENTS || op == OP_WATCHED);
+		CHECK(op == OP_EVENTS || op == OP_WATCHED || op == OP_ASKED);
 	}
 	blob_put(body);
 }
@@ -71,10 +71,10 @@ static struct span bytes(struct tape *t)
 static void ask(struct kv *kv, struct tape *t, struct peer *p, uint64_t now)
 {
 	static const uint16_t ops[] = {
-	    OP_CANCEL, OP_SET,	     OP_GET,	   OP_DEL,    OP_ADD,	 OP_CAS,     OP_APPEND,
-	    OP_GATHER, OP_WATCH,     OP_UNWATCH,   OP_USABLE, OP_HOLD,	 OP_RELEASE, OP_ENTER,
-	    OP_ENTER,  OP_ENTER,     OP_GROUP_ACK, OP_FENCE,  OP_ROUND,	 OP_BLOB,    OP_NOTE,
-	    OP_LEAVE,  OP_SET_ROUND, OP_SET_ROUND, OP_SETTLE, OP_PRESENT};
+	    OP_CANCEL, OP_SET,	     OP_GET,	   OP_DEL,    OP_ADD,	  OP_CAS,     OP_APPEND,
+	    OP_GATHER, OP_WATCH,     OP_UNWATCH,   OP_USABLE, OP_HOLD,	  OP_RELEASE, OP_ENTER,
+	    OP_ENTER,  OP_ENTER,     OP_GROUP_ACK, OP_FENCE,  OP_ROUND,	  OP_BLOB,    OP_NOTE,
+	    OP_LEAVE,  OP_SET_ROUND, OP_SET_ROUND, OP_SETTLE, OP_PRESENT, OP_SURVEY,  OP_ANSWER};
 	struct request req = {.op = ops[next(t) % (sizeof(ops) / sizeof(ops[0]))]};
 	uint8_t list[48];
 
@@ -122,6 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			memset(p, 0, sizeof(*p));
 			p->client = kv_client_add(kv, p);
 			CHECK(p->client);
+			kv_client_about(p->client, "here", PROTO_VERSION - what % 2);
 		}
 		if (what < 8) {
 			struct kv_client *gone = p->client;

@@ -61,7 +61,7 @@ static void test_requests(void **state)
 		blob_put(again);
 		blob_put(b);
 	}
-	assert_int_equal(known, 25);
+	assert_int_equal(known, 27);
 }
 
 static void test_fields(void **state)
