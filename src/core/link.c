@@ -153,8 +153,9 @@ static int32_t open_path(struct link *l, const struct link_open *o, const char *
 	size_t len = o->blob->card.addrs_len;
 	struct deadline deadline = deadline_in_ms((uint64_t)env_int(ENV_SILENCE_MS));
 
-	int32_t e = path_connect(&peer, addrs, len, false, l->shared ? "not mapped here" : why,
-				 deadline, &l->path);
+	int32_t e =
+	    path_connect(&peer, addrs, len, false,
+			 l->shared ? "private memory is not mapped here" : why, deadline, &l->path);
 	if (e == SMEM_UNREACHABLE && o->own_process)
 		e = path_connect(&peer, addrs, len, true, NULL, deadline, &l->path);
 	/* without a path, what lies in shared files is still reached */

@@ -168,6 +168,11 @@ static void add_why(struct path *path, const char *name, const char *why)
 
 	snprintf(path->why + used, sizeof(path->why) - used, "%s%s: %.200s", used ? "; " : "", name,
 		 why);
+	size_t at = used + (used ? 2 : 0) + strlen(name) + 2, end = strlen(path->why);
+	if (at > end || path->refused_n == PATH_REFUSED_MAX)
+		return;
+	path->refused[path->refused_n++] =
+	    (struct path_refused){.name = name, .at = (uint16_t)at, .len = (uint16_t)(end - at)};
 }
 
 static _Atomic bool store_is_encrypted, warned;

@@ -17,8 +17,9 @@
 
 #include "transport/transport.h"
 
-#define PATH_ADDRS_MAX 1024u /* bytes of all transports' addresses together */
-#define PATH_WHY_MAX   384u
+#define PATH_ADDRS_MAX	 1024u /* bytes of all transports' addresses together */
+#define PATH_WHY_MAX	 384u
+#define PATH_REFUSED_MAX 4u
 
 /* route: the local address of the connection to the store; the first caller's counts. */
 int32_t paths_get(const void *route, size_t route_len);
@@ -39,6 +40,12 @@ struct path {
 	struct endpoint *ep;	/* NULL: none */
 	const char *name;	/* of the transport */
 	char why[PATH_WHY_MAX]; /* "direct: no agent; cma: ..."; "" when the best one took it */
+	/* The same, one by one: the transport, and where in `why` its reason is. */
+	uint32_t refused_n;
+	struct path_refused {
+		const char *name;
+		uint16_t at, len;
+	} refused[PATH_REFUSED_MAX];
 };
 
 /*

@@ -34,6 +34,7 @@
 #include "transport/ofi_port.h"
 #include "transport/ofi_regions.h"
 #include "transport/ofi_serve.h"
+#include "util/cleanup.h"
 #include "util/env.h"
 #include "util/err.h"
 #include "util/fork.h"
@@ -246,6 +247,14 @@ static void ofi_abandon(struct endpoint *ep)
 	pthread_mutex_unlock(&l->lock);
 }
 
+static void ofi_via(struct endpoint *ep, char *buf, size_t cap)
+{
+	struct ofi_link *l = (struct ofi_link *)ep;
+
+	LOCKED(&l->lock);
+	snprintf(buf, cap, "%s", l->provider);
+}
+
 const struct transport_ops transport_ofi = {
     .name = "ofi",
     .start = ofi_start,
@@ -258,6 +267,7 @@ const struct transport_ops transport_ofi = {
     .put = ofi_put,
     .get = ofi_get,
     .abandon = ofi_abandon,
+    .via = ofi_via,
 };
 
 static void fork_child(void)

@@ -196,6 +196,7 @@ static void link_started(struct ofi_link *l)
 	LOCKED(&l->lock);
 	l->up = l->was_up = true;
 	l->silent = false;
+	snprintf(l->provider, sizeof(l->provider), "%s", l->dom.offer->provider);
 	LOG_DEBUG("ofi", "%s: %s at %s", l->name, l->dom.offer->provider, l->dom.offer->node);
 }
 

@@ -60,15 +60,16 @@ struct ofi_link {
 	pthread_mutex_t lock;
 	pthread_cond_t cond; /* anything below changed */
 	bool led;
-	bool up;	    /* the endpoint can be used, unless broken */
-	bool broken;	    /* to be taken down by the next who leads */
-	bool abandoned;	    /* for good */
-	bool was_up;	    /* ever: a refusal now means that the process is gone */
-	bool sleeping;	    /* the leader is in poll(2) */
-	int wake;	    /* eventfd for it */
-	bool silent;	    /* it broke because nothing was heard */
-	char why[OFI_TEXT]; /* it broke */
-	uint64_t tried_ns;  /* end of the last try to set it up, which failed with: */
+	bool up;		     /* the endpoint can be used, unless broken */
+	bool broken;		     /* to be taken down by the next who leads */
+	bool abandoned;		     /* for good */
+	bool was_up;		     /* ever: a refusal now means that the process is gone */
+	bool sleeping;		     /* the leader is in poll(2) */
+	int wake;		     /* eventfd for it */
+	bool silent;		     /* it broke because nothing was heard */
+	char provider[OFI_PROVIDER]; /* that it came up with last */
+	char why[OFI_TEXT];	     /* it broke */
+	uint64_t tried_ns;	     /* end of the last try to set it up, which failed with: */
 	int32_t tried_code;
 	char tried_text[512];
 

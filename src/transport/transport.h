@@ -81,6 +81,12 @@ struct transport_ops {
 	 * end with SMEM_PEER_LOST, soon. Any thread, a loop's too; never blocks.
 	 */
 	void (*abandon)(struct endpoint *ep);
+
+	/*
+	 * By what of several kinds the peer is reached, for people: a libfabric provider. Any
+	 * thread, a loop's too; never blocks. NULL: there is one kind only.
+	 */
+	void (*via)(struct endpoint *ep, char *buf, size_t cap);
 };
 
 struct endpoint {

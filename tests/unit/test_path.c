@@ -75,12 +75,39 @@ static void garbage(void **state)
 	}
 }
 
+/* What a message tells in one line is there one by one too, as far as the line goes. */
+static void refusals(void **state)
+{
+	static const char *const name[] = {"direct", "cma", "ofi", "none", "fifth"};
+	struct path path = {0};
+	char text[300], long_one[300];
+
+	(void)state;
+	memset(long_one, 'x', sizeof(long_one) - 1);
+	long_one[sizeof(long_one) - 1] = '\0';
+	for (unsigned i = 0; i < 5; i++)
+		add_why(&path, name[i], i == 1 ? long_one : "no; not: at all");
+	assert_int_equal(path.refused_n, PATH_REFUSED_MAX);
+	for (unsigned i = 0; i < path.refused_n; i++) {
+		const struct path_refused *r = &path.refused[i];
+		assert_string_equal(r->name, name[i]);
+		assert_true((size_t)r->at + r->len <= strlen(path.why));
+		snprintf(text, sizeof(text), "%.*s", (int)r->len, path.why + r->at);
+		if (i == 1)
+			assert_int_equal(strspn(text, "x"), 200);
+		else
+			assert_string_equal(text, "no; not: at all");
+	}
+	assert_memory_equal(path.why, "direct: no; not: at all; cma: xx", 32);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(finds_what_was_put),
 	    cmocka_unit_test(full_blob),
 	    cmocka_unit_test(garbage),
+	    cmocka_unit_test(refusals),
 	};
 
 	return cmocka_run_group_tests_name("path", tests, NULL, NULL);
