@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "core/survey.h"
 #include "smem_trans_def.h"
 #include "util/cleanup.h"
 #include "util/env.h"
@@ -204,6 +205,8 @@ int32_t link_open(const struct link_open *o, struct link **ret)
 	pthread_mutex_init(&l->lock, NULL);
 	strncpy(l->name, o->name, sizeof(l->name) - 1);
 	l->incarnation = o->blob->card.incarnation;
+	l->pid = o->blob->card.agent.pid;
+	l->host = survey_host(&o->blob->card.agent);
 	l->role = o->blob->card.role;
 	l->writable = l->role != SMEM_TRANS_SENDER;
 	memcpy(l->cookie, o->blob->card.cookie, sizeof(l->cookie));

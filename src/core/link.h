@@ -36,6 +36,8 @@ struct link_map {
 struct link {
 	char name[SESSION_NAME_MAX];
 	uint64_t incarnation;
+	uint32_t pid;  /* of its process, as it sees itself */
+	uint64_t host; /* survey_host() */
 	uint32_t role;
 	bool shared; /* same host: view and marker are there */
 	bool writable;

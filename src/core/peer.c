@@ -136,6 +136,11 @@ static int32_t open_steps(struct peer *p, const struct peer_card *card,
 	    .secret = card->secret,
 	    .name = name,
 	};
+	{
+		LOCKED(&p->path_lock);
+		p->pid = card->agent.pid;
+		p->host = survey_host(&card->agent);
+	}
 	r = path_connect(&peer, card + 1, card->addrs_len, atomic_load(&p->mapped), why, deadline,
 			 &path);
 	if (r != SMEM_OK)
@@ -158,4 +163,22 @@ int32_t peer_open(struct peer *p, uint64_t incarnation, const struct peer_card *
 	peer_close(p);
 	atomic_store(&p->state, lost ? PEER_LOST : PEER_NONE);
 	return lost ? smem_err(SMEM_PEER_LOST, "rank %u died while it joined", p->rank) : r;
+}
+
+void peer_report(struct peer *p, struct survey_writer *w)
+{
+	static const enum survey_state state[] = {[PEER_JOINING] = SURVEY_JOINING,
+						  [PEER_MEMBER] = SURVEY_MEMBER,
+						  [PEER_LOST] = SURVEY_LOST};
+	enum peer_state now = peer_state(p);
+
+	if (now == PEER_NONE || now == PEER_LEFT)
+		return;
+	LOCKED(&p->path_lock);
+	struct survey_row row = {.state = state[now],
+				 .rank = p->rank,
+				 .shared = atomic_load(&p->mapped),
+				 .pid = p->pid,
+				 .host = p->host};
+	survey_path_row(w, &row, &p->path, p->path.ep);
 }

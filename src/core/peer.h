@@ -18,6 +18,7 @@
 
 #include "core/path.h"
 #include "core/segment.h"
+#include "core/survey.h"
 
 #define PEER_SEGMENTS 2u /* one a window */
 
@@ -51,6 +52,8 @@ struct peer {
 	void *arg;
 	pthread_mutex_t path_lock; /* path.ep against peer_lose() */
 	struct path path;	   /* of a MEMBER: to be used inside the gate only */
+	uint32_t pid;		   /* path_lock; as it sees itself */
+	uint64_t host;		   /* path_lock; survey_host() */
 	struct agent_peer *agent;
 	struct segment seg[PEER_SEGMENTS];
 };
@@ -75,6 +78,9 @@ int32_t peer_open(struct peer *p, uint64_t incarnation, const struct peer_card *
 /* Dead. Any thread, never blocks; only when it is (still) that incarnation, 0: any. True when this
  * call changed the state. */
 bool peer_lose(struct peer *p, uint64_t incarnation);
+
+/* A row of a survey, if there is anything to say of it. Any thread, never blocks. */
+void peer_report(struct peer *p, struct survey_writer *w);
 
 /* Take the path down and the agent's connection: nobody is inside the gate. Mappings stay. */
 void peer_cut(struct peer *p);

@@ -131,9 +131,26 @@ static void free_window(struct pool *pool, int kind, struct deadline deadline)
 		space_release(&w->space);
 }
 
+static void report(void *arg, struct survey_writer *w)
+{
+	struct pool *pool = arg;
+	bool closed = pool->config.mode == STORE_GROUP_CLOSED;
+
+	survey_object(w, &(struct survey_object){.kind = closed ? SURVEY_SHM : SURVEY_BM,
+						 .name = pool->name,
+						 .rank = pool->config.rank,
+						 .world = pool->config.world,
+						 .joined = atomic_load(&pool->joined)});
+	for (uint32_t i = 0; i < pool->config.world; i++) {
+		if (i != pool->config.rank)
+			peer_report(&pool->peers[i], w);
+	}
+}
+
 /* Any prefix of create_steps(). */
 static void pool_free(struct pool *pool, struct deadline deadline)
 {
+	survey_unlist(&pool->survey);
 	for (int kind = 0; kind < POOL_WINDOWS; kind++)
 		free_window(pool, kind, deadline);
 	if (pool->has_paths)
@@ -166,6 +183,9 @@ int32_t pool_create(const struct pool_config *config, struct deadline deadline, 
 		pool_free(pool, deadline_in_ms(0));
 		return r;
 	}
+	pool->survey =
+	    (struct survey_source){.store = config->store, .report = report, .arg = pool};
+	survey_list(&pool->survey);
 	*ret = pool;
 	return SMEM_OK;
 }

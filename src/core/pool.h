@@ -79,6 +79,7 @@ struct pool {
 	bool has_agent;
 	bool has_paths;
 	struct keeper *keeper;
+	struct survey_source survey;
 };
 
 /*

@@ -267,6 +267,8 @@ static int32_t resolve(struct session *s, struct remote *r)
 	int32_t e = resolve_once(s, r);
 	for (int i = 0; e == SMEM_STALE && i < 3; i++)
 		e = resolve_once(s, r);
+	LOCKED(&s->remotes_lock);
+	snprintf(r->failed, sizeof(r->failed), "%s", e ? err_detail() : "");
 	return e;
 }
 
@@ -302,6 +304,38 @@ int32_t remote_enter(struct session *s, struct remote *r, struct link **ret, uin
 		if (e)
 			return e;
 	}
+}
+
+static void report(struct remote *r, struct survey_writer *w)
+{
+	struct survey_row row = {.state = SURVEY_JOINING, .name = r->name};
+	struct link *l = atomic_load(&r->link);
+
+	if (l) {
+		row.state = link_state(l) == 0 ? SURVEY_MEMBER : SURVEY_LOST;
+		row.shared = l->shared;
+		row.pid = l->pid;
+		row.host = l->host;
+		survey_path_row(w, &row, &l->path, atomic_load(&l->ep));
+		return;
+	}
+	if (r->failed[0]) {
+		row.state = SURVEY_FAILED;
+		row.refused_n = 1;
+		row.refused[0].why = r->failed;
+	}
+	survey_row(w, &row);
+}
+
+void remotes_report(struct session *s, struct survey_writer *w)
+{
+	uint32_t ticket = gate_enter(&s->gate);
+
+	pthread_mutex_lock(&s->remotes_lock);
+	for (struct remote *r = s->remotes; r; r = r->next)
+		report(r, w);
+	pthread_mutex_unlock(&s->remotes_lock);
+	gate_exit(&s->gate, ticket);
 }
 
 void remotes_free(struct session *s)

@@ -233,6 +233,15 @@ static int32_t build(struct session *s, const struct session_config *c, const st
 	return e ? e : claim(s, deadline);
 }
 
+static void report(void *arg, struct survey_writer *w)
+{
+	struct session *s = arg;
+
+	survey_object(
+	    w, &(struct survey_object){.kind = SURVEY_TRANS, .name = s->name, .joined = true});
+	remotes_report(s, w);
+}
+
 int32_t session_create(const struct session_config *c, struct session **ret)
 {
 	struct deadline deadline = deadline_in_s(c->timeout_s);
@@ -256,6 +265,8 @@ int32_t session_create(const struct session_config *c, struct session **ret)
 		session_destroy(s);
 		return e;
 	}
+	s->survey = (struct survey_source){.store = s->store, .report = report, .arg = s};
+	survey_list(&s->survey);
 	LOG_INFO("trans", "session %s: created, role %d, device %u", s->name, (int)c->role,
 		 c->device);
 	*ret = s;
@@ -288,6 +299,7 @@ static void withdraw_all(struct session *s)
 
 void session_destroy(struct session *s)
 {
+	survey_unlist(&s->survey);
 	if (s->regions && s->marks && s->paths)
 		withdraw_all(s);
 	if (s->offered) {

@@ -14,6 +14,7 @@
 #include "core/regions.h"
 #include "core/session.h"
 #include "core/session_card.h"
+#include "core/survey.h"
 #include "store/store.h"
 #include "util/gate.h"
 #include "util/loop.h"
@@ -41,6 +42,7 @@ struct session {
 	struct remote *remotes;
 	struct link *retired;
 	struct gate gate; /* around every use of a link */
+	struct survey_source survey;
 };
 
 /* ---- remote.c: peers by name, and which incarnation of them is the present one ---- */
@@ -53,6 +55,7 @@ struct remote {
 	int32_t dead_code;	     /* how it ended */
 	struct region_piece *past;   /* ranges of earlier incarnations, sorted, disjoint */
 	size_t past_n;
+	char failed[256]; /* why it was not reached last; s->remotes_lock */
 	struct remote *next;
 };
 
@@ -82,6 +85,9 @@ bool remote_replaced(struct session *s, struct remote *r, uint64_t incarnation);
 bool remote_was_used(struct remote *r, uint64_t begin, uint64_t end);
 /* Remember a range, for peers whose table is not seen from here. */
 void remote_remember(struct remote *r, uint64_t begin, uint64_t end);
+
+/* Rows of a survey, one for each peer that was used. Any thread, never blocks. */
+void remotes_report(struct session *s, struct survey_writer *w);
 
 void remotes_free(struct session *s); /* nobody is inside */
 

@@ -59,6 +59,11 @@
 #define STORE_SURVEY_BYTES_MAX (64u << 20) /* answers to one, together: they fit one reply */
 #define STORE_SURVEY_HELD_MAX  64u	   /* names told of a client that does not answer */
 
+/* Bytes of a text in an answer, and how many one answer has: three reasons for each of 1024 peers.
+ */
+#define SURVEY_TEXT_MAX	 512u
+#define SURVEY_TEXTS_MAX 8192u
+
 #define STORE_HELLO_MS	    5000  /* a connection that has not said hello by then is cut */
 #define STORE_FRAME_MS	    30000 /* a frame that has begun must be complete by then */
 #define STORE_GRACE_MS	    400	 /* after an end of file, how long a client may take to come back */
