@@ -155,7 +155,8 @@ static void lane_open(struct lane *l, uint16_t port)
 			exit(1);
 		}
 	}
-	struct blob *hello = hello_encode(&(struct hello){.version_min = PROTO_VERSION, .version_max = 1});
+	struct blob *hello = hello_encode(
+	    &(struct hello){.version_min = PROTO_VERSION, .version_max = PROTO_VERSION});
 	lane_frame(l, OP_HELLO, 0, hello);
 	blob_put(hello);
 	while (!lane_read(l))

@@ -130,11 +130,12 @@ static size_t compose(uint8_t *buf, size_t cap)
 	uint16_t op;
 
 	if (rnd(10))
-		len += put_frame(buf, cap, OP_HELLO, 0,
-				 hello_encode(&(struct hello){.version_min = PROTO_VERSION,
-							      .version_max = 1 + rnd(2),
-							      .client_id = rnd(9),
-							      .resume = rnd(10) == 0}));
+		len += put_frame(
+		    buf, cap, OP_HELLO, 0,
+		    hello_encode(&(struct hello){.version_min = PROTO_VERSION,
+						 .version_max = PROTO_VERSION_MIN + rnd(2),
+						 .client_id = rnd(9),
+						 .resume = rnd(10) == 0}));
 	uint32_t frames = rnd(40);
 	for (uint32_t i = 0; i < frames; i++) {
 		struct blob *body = random_request(&op);
