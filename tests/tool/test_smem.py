@@ -22,6 +22,10 @@ class Failed(Exception):
     pass
 
 
+class Skipped(Exception):
+    pass
+
+
 def check(condition, what, *details):
     if not condition:
         raise Failed("\n".join([what] + [str(detail) for detail in details]))
@@ -205,7 +209,12 @@ def test_usage():
     for args in ((), ("nonsense",), ("demo", "--ranks", "0"), ("demo", "--ranks", "x"), ("demo", "--nonsense"),
                  ("demo", "word"), ("store",), ("store", "--listen", "tcp://1.2.3.4"),
                  ("store", "--listen", "tcp://127.0.0.1:0", "--log-level", "4"), ("perf",), ("perf", "nothing"),
-                 ("perf", "bm", "--rotate", "much"), ("info", "--rank", "1"), ("help", "nonsense")):
+                 ("perf", "bm", "--rotate", "much"), ("perf", "--hosts", "bm"), ("perf", "--hosts", "--mtu", "100"),
+                 ("perf", "--hosts", "--mtu", "9k"), ("perf", "--mtu", "1500"), ("perf", "bm", "--rank", "0"),
+                 ("perf", "--hosts", "--rank", "0"), ("perf", "--hosts", "--store", "tcp://127.0.0.1:1"),
+                 ("perf", "--hosts", "--store", "tcp://127.0.0.1:1", "--rank", "2"),
+                 ("perf", "--hosts", "--store", "tcp://127.0.0.1:1", "--rank", "0", "--mtu", "1500"),
+                 ("perf", "--hosts", "--ranks", "513"), ("info", "--rank", "1"), ("help", "nonsense")):
         result = smem(*args, status=2)
         check(result.stderr and not result.stdout, "smem %s says nothing" % " ".join(args), result)
     check("did you mean 'demo'" in smem("demonstrate", status=2).stderr, "a guess")
@@ -254,6 +263,142 @@ def test_perf_store():
     check(out["ok"] is True and [row["shape"] for row in out["rows"] if "shape" in row] == ["a rank", "a session"], "rows", out)
 
 
+HOSTS_SHAPES = ["4 KiB", "64 KiB", "1 MiB", "16 MiB", "64 MiB", "8.99 MB, one write", "61 x 128 + 61 x 16 KiB"]
+HOSTS_QUICK = ("perf", "--hosts", "--quick", "--rotate", "64M")
+
+
+def check_hosts(out):
+    """Everything is there that the JSON of `smem perf --hosts` promises, whatever the figures are."""
+    rows = out["rows"]
+    check(out["ok"] is True and out["topic"] == "hosts", "not ok", out)
+    shapes = [row for row in rows if "shape" in row]
+    check([row["shape"] for row in shapes][:7] == HOSTS_SHAPES and len(shapes) == 11, "shapes", shapes)
+    for row in shapes:
+        check([case["name"] for case in row["cases"]] == ["smem", "raw libfabric"], "cases", row)
+        check(row["ratio"] > 0 and row["best_ratio"] > 0 and row["cpu_ratio"] > 0 and row["bytes"] > 0, "row", row)
+        for case in row["cases"]:
+            check(case["p99_s"] >= case["best_s"] > 0 and case["median_s"] > 0 and case["gb_per_s"] > 0, "times", row)
+            check(case["cpu_writer_s_per_gb"] > 0 and case["cpu_target_s_per_gb"] >= 0, "CPU", row)
+    notes = " ".join(row["note"] for row in rows if "note" in row)
+    rivals = [row for row in rows if "rival" in row]
+    check(all(row["gb_per_s"] > 0 for row in rivals), "rivals", rivals)
+    for name, program in (("iperf3", "iperf3"), ("UCX", "ucx_perftest")):
+        check(any(name in row["rival"] for row in rivals) or program in notes or name in notes, name, rivals, notes)
+    check(len([row for row in rows if "x 2 ranks" in row.get("what", "")]) == 3, "collectives", rows)
+    aims = [row for row in rows if "aim" in row]
+    check(len(aims) == 14, "aims", aims)
+    for row in aims:
+        check(row["verdict"] in ("met", "missed", "not measured") and row["limit"] > 0, "aim", row)
+        check((row["value"] is None) == (row["verdict"] == "not measured"), "aim", row)
+    return next(row["link"] for row in rows if "link" in row)
+
+
+def need_namespaces():
+    if os.geteuid() != 0:
+        raise Skipped("network namespaces need root")
+    probe = "unshare --net --pid --fork sh -c 'ip link add v0 type veth peer name v1'"
+    if subprocess.call(["sh", "-c", probe], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) != 0:
+        raise Skipped("no network namespaces or no veth here (or iproute2 is missing)")
+
+
+def test_perf_hosts():
+    need_namespaces()
+    link = check_hosts(json.loads(smem(*HOSTS_QUICK, "--mtu", "9000", "--json").stdout))
+    check(link["mtu"] == 9000 and link["interface"] == "eth0" and link["writer"] != link["target"], "link", link)
+
+
+def test_perf_hosts_text():
+    """Without rivals: their programs are looked for in $PATH."""
+    need_namespaces()
+    with tempfile.TemporaryDirectory() as folder:
+        out = smem(*HOSTS_QUICK, env={"PATH": folder}).stdout
+    for words in HOSTS_SHAPES + ["iperf3 is not installed", "ucx_perftest is not installed", "MTU 1500", "Aims",
+                                 "not measured", "idle CPU"]:
+        check(words in out, "no '%s'" % words, out)
+
+
+def test_perf_hosts_two():
+    """As between two machines: each side by itself, with a store that is there already, or none. No root."""
+    with store() as (_, url):
+        target = subprocess.Popen([SMEM, *HOSTS_QUICK, "--store", url, "--rank", "0"], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        out = json.loads(smem(*HOSTS_QUICK, "--store", url, "--rank", "1", "--json").stdout)
+        told, errors = target.communicate(timeout=LIMIT)
+        check(target.returncode == 0 and "rank 1" in told, "the target", target.returncode, told, errors)
+    check(any("on one host" in row.get("note", "") for row in out["rows"]), "nobody noticed that this is one host", out)
+    check_hosts(out)
+
+
+def descendants(pid):
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for child in children(pid):
+            found += [child] + descendants(child)
+    return found
+
+
+def interfaces():
+    return sorted(os.listdir("/sys/class/net"))
+
+
+def test_perf_hosts_killed():
+    """At any moment, by any signal: no process, no interface and no named namespace stays."""
+    need_namespaces()
+    before = interfaces()
+    named = os.listdir("/run/netns") if os.path.isdir("/run/netns") else None
+    for number, processes in ((signal.SIGKILL, 1), (signal.SIGKILL, 2), (signal.SIGKILL, 3), (signal.SIGINT, 2),
+                              (signal.SIGTERM, 2)):
+        process = subprocess.Popen([SMEM, *HOSTS_QUICK], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        handles = {}
+        while len(handles) < processes and process.poll() is None:
+            for pid in descendants(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    handles.setdefault(pid, os.pidfd_open(pid))
+        check(process.poll() is None, "it ended by itself", process.returncode)
+        process.send_signal(number)
+        check(process.wait(timeout=LIMIT) == -number, "status %d" % process.returncode)
+        check(ended(handles.values()), "processes left", handles)
+        for handle in handles.values():
+            os.close(handle)
+    check(interfaces() == before, "interfaces left", before, interfaces())
+    check((os.listdir("/run/netns") if os.path.isdir("/run/netns") else None) == named, "named namespaces")
+
+
+def test_perf_hosts_rank_dies():
+    """Either side is killed, at once or in the midst of it: the command fails and says why."""
+    need_namespaces()
+    for victim, late in ((0, False), (1, False), (0, True), (1, True)):
+        process = subprocess.Popen([SMEM, *HOSTS_QUICK], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, universal_newlines=True)
+        pids = []
+        while process.poll() is None and (len(pids) < 2 or (late and not children(pids[1]))):
+            pids = children(process.pid)[:2]
+        check(len(pids) == 2, "the ranks", process.returncode, pids)
+        ranks = [os.pidfd_open(pid) for pid in pids]
+        signal.pidfd_send_signal(ranks[victim], signal.SIGKILL)
+        _, errors = process.communicate(timeout=LIMIT)
+        check(process.returncode == 1 and errors, "status %d, victim %d, late %d" % (process.returncode, victim, late),
+              errors)
+        check(ended(ranks), "processes left")
+        for rank in ranks:
+            os.close(rank)
+
+
+def test_perf_hosts_refused():
+    """Not root: what to do instead. A store that nobody can host: why."""
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid", "65534", "--clear-groups", SMEM]
+        result = subprocess.run(command + ["perf", "--hosts"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, universal_newlines=True, timeout=LIMIT)
+        if "setpriv" in result.stderr or "Permission denied" in result.stderr:
+            raise Skipped("no other user can run the command here: " + result.stderr.strip())
+        check(result.returncode == 1 and "root" in result.stderr and "--rank 1" in result.stderr, "refusal", result)
+    else:
+        check("--rank 1" in smem("perf", "--hosts", status=1).stderr, "refusal")
+    check("no route" in smem("perf", "--hosts", "--store", "nothing", "--rank", "1", status=1).stderr, "a bad URL")
+
+
 def main():
     tests = [(name[5:], test) for name, test in globals().items() if name.startswith("test_")]
     if sys.argv[2:]:
@@ -261,13 +406,15 @@ def main():
     bad = 0
     print("1..%d" % len(tests))
     for number, (name, test) in enumerate(tests, 1):
-        why = None
+        why = skip = None
         try:
             test()
+        except Skipped as reason:
+            skip = str(reason)
         except (Failed, subprocess.TimeoutExpired, ValueError, KeyError, OSError) as error:
             why = "%s: %s" % (type(error).__name__, error)
         bad += why is not None
-        print("%sok %d - %s" % ("not " if why else "", number, name))
+        print("%sok %d - %s%s" % ("not " if why else "", number, name, " # SKIP " + skip if skip else ""))
         for line in (why or "").splitlines():
             print("# " + line)
         sys.stdout.flush()

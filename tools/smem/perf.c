@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "perf_hosts.h"
 #include "smem.h"
 
 #define ROUND_S	   20e-6
@@ -24,6 +25,10 @@
 #define ROUNDS_MAX 4000u
 #define CASES_MAX  6u
 #define ROTATE_MIN (256ull << 20)
+#define RANKS_MAX  1024u
+#define MTU_MIN	   576u
+#define MTU_MAX	   65535u
+#define MTU_USUAL  1500u
 
 struct lane { /* a case while it is measured */
 	const struct perf_case *c;
@@ -33,7 +38,7 @@ struct lane { /* a case while it is measured */
 	double cpu;
 };
 
-static double cpu_s(void)
+double perf_cpu_s(void)
 {
 	struct timespec t;
 
@@ -113,10 +118,10 @@ static int measure(struct lane *lanes, size_t n, size_t places, double budget,
 	}
 	for (size_t r = 0; r < rounds; r++) {
 		for (size_t c = 0; c < n; c++) {
-			double cpu = cpu_s();
+			double cpu = perf_cpu_s();
 			if (round_of(&lanes[c], lanes[c].ops, &s) != 0)
 				return (int)c + 1;
-			lanes[c].cpu += cpu_s() - cpu;
+			lanes[c].cpu += perf_cpu_s() - cpu;
 			lanes[c].samples[r] = s / (double)lanes[c].ops;
 		}
 	}
@@ -293,8 +298,8 @@ static const struct topic {
 	const char *name;
 	int (*run)(struct perf *p);
 } topics[] = {
-    {"bm", perf_bm},	   {"python", perf_python}, {"shm", perf_shm},
-    {"store", perf_store}, {"trans", perf_trans},
+    {"bm", perf_bm},   {"hosts", perf_hosts}, {"python", perf_python},
+    {"shm", perf_shm}, {"store", perf_store}, {"trans", perf_trans},
 };
 
 #define TOPICS (sizeof(topics) / sizeof(topics[0]))
@@ -313,7 +318,7 @@ static int perf_python(struct perf *p)
 	return -1;
 }
 
-enum { OPT_QUICK = 256, OPT_ROTATE, OPT_STORE, OPT_JSON };
+enum { OPT_QUICK = 256, OPT_ROTATE, OPT_STORE, OPT_JSON, OPT_HOSTS, OPT_MTU, OPT_RANK };
 
 static const struct argp_option options[] = {
     {"ranks", 'n', "N", 0, "as many processes (each topic has its own default)", 0},
@@ -321,6 +326,12 @@ static const struct argp_option options[] = {
     {"quick", OPT_QUICK, NULL, 0, "a tenth of the time: a look, not a measurement", 0},
     {"store", OPT_STORE, "URL", 0, "use this config store instead of one of its own", 0},
     {"json", OPT_JSON, NULL, 0, "for programs", 0},
+    {"hosts", OPT_HOSTS, NULL, 0,
+     "writes between two hosts: network namespaces made here (as root), or with --store and --rank "
+     "this machine and another",
+     1},
+    {"mtu", OPT_MTU, "N", 0, "of the link between the namespaces (default 1500)", 1},
+    {"rank", OPT_RANK, "0|1", 0, "this side: 0 is written to, 1 writes and tells", 1},
     {0},
 };
 
@@ -328,6 +339,8 @@ struct arguments {
 	struct perf perf;
 	const struct topic *topic;
 	bool json;
+	bool rank; /* was given */
+	unsigned mtu;
 };
 
 static void parse_topic(struct argp_state *state, struct arguments *a, const char *arg)
@@ -340,6 +353,40 @@ static void parse_topic(struct argp_state *state, struct arguments *a, const cha
 		argp_error(state, "nothing to measure is called '%s'", arg);
 }
 
+static void parse_rank(struct argp_state *state, struct arguments *a, const char *arg)
+{
+	if (strcmp(arg, "0") != 0 && strcmp(arg, "1") != 0)
+		argp_error(state, "--rank wants 0 or 1, not '%s'", arg);
+	a->rank = true;
+	a->perf.rank = *arg == '1';
+}
+
+static void parse_mtu(struct argp_state *state, struct arguments *a, const char *arg)
+{
+	char *end;
+	unsigned long mtu = strtoul(arg, &end, 10);
+
+	if (*end || mtu < MTU_MIN || mtu > MTU_MAX)
+		argp_error(state, "--mtu wants %u to %u, not '%s'", MTU_MIN, MTU_MAX, arg);
+	a->mtu = (unsigned)mtu;
+}
+
+static void parse_end(struct argp_state *state, const struct arguments *a)
+{
+	bool hosts = a->topic && a->topic->run == perf_hosts;
+
+	if (!a->topic)
+		argp_error(state, "what is to be measured?");
+	if (!hosts && (a->mtu || a->rank))
+		argp_error(state, "--mtu and --rank go with --hosts");
+	if (hosts && a->rank != (a->perf.store != NULL))
+		argp_error(state, "between two machines --hosts wants --store and --rank");
+	if (hosts && a->mtu && a->rank)
+		argp_error(state, "--mtu is for namespaces; that of a machine is set by its owner");
+	if (hosts && a->perf.ranks > RANKS_MAX / 2)
+		argp_error(state, "--ranks wants at most %u a host", RANKS_MAX / 2);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct arguments *a = state->input;
@@ -348,8 +395,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case 'n':
 		a->perf.ranks = (unsigned)strtoul(arg, NULL, 10);
-		if (a->perf.ranks < 1 || a->perf.ranks > 1024)
-			argp_error(state, "--ranks wants 1 to 1024, not '%s'", arg);
+		if (a->perf.ranks < 1 || a->perf.ranks > RANKS_MAX)
+			argp_error(state, "--ranks wants 1 to %u, not '%s'", RANKS_MAX, arg);
 		break;
 	case OPT_ROTATE:
 		bytes = parse_size(arg);
@@ -366,14 +413,24 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_JSON:
 		a->json = true;
 		break;
+	case OPT_HOSTS:
+		if (a->topic)
+			argp_error(state, "one topic at a time");
+		parse_topic(state, a, "hosts");
+		break;
+	case OPT_MTU:
+		parse_mtu(state, a, arg);
+		break;
+	case OPT_RANK:
+		parse_rank(state, a, arg);
+		break;
 	case ARGP_KEY_ARG:
-		if (state->arg_num > 0)
+		if (a->topic)
 			argp_error(state, "one topic at a time");
 		parse_topic(state, a, arg);
 		break;
 	case ARGP_KEY_END:
-		if (!a->topic)
-			argp_error(state, "what is to be measured?");
+		parse_end(state, a);
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -384,13 +441,32 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
     .options = options,
     .parser = parse,
-    .args_doc = "bm|shm|trans|store|python",
+    .args_doc = "bm|shm|trans|store|python\n--hosts",
     .doc =
 	"Measure the library beside the limits of this machine, in the same run.\v"
 	"GB/s are 1e9 bytes a second. The ratio is the time of the best limit by the time of the "
 	"product: 1 is as fast as the limit, more is faster. Medians; p99 is the round that 99 of "
 	"100 rounds were faster than.",
 };
+
+/* The same options for both ranks. */
+static int in_namespaces(const struct arguments *a)
+{
+	char rotate[48], ranks[32], quick[] = "--quick", json[] = "--json", *words[5];
+	size_t n = 0;
+
+	snprintf(rotate, sizeof(rotate), "--rotate=%zu", a->perf.rotate);
+	words[n++] = rotate;
+	snprintf(ranks, sizeof(ranks), "--ranks=%u", a->perf.ranks);
+	if (a->perf.ranks)
+		words[n++] = ranks;
+	if (a->perf.quick)
+		words[n++] = quick;
+	if (a->json)
+		words[n++] = json;
+	words[n] = NULL;
+	return perf_netns(words, a->mtu ? a->mtu : MTU_USUAL);
+}
 
 int cmd_perf(int argc, char **argv)
 {
@@ -401,6 +477,8 @@ int cmd_perf(int argc, char **argv)
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a) != 0)
 		return EXIT_USAGE;
 	a.perf.topic = a.topic->name;
+	if (a.topic->run == perf_hosts && !a.perf.store)
+		return in_namespaces(&a);
 	if (a.json && a.topic->run != perf_python) {
 		a.perf.json = &json;
 		json_begin(&json, NULL, '{');

@@ -31,6 +31,7 @@ struct perf {
 	size_t rotate;	   /* bytes to walk over */
 	unsigned ranks;	   /* 0: the topic's own choice */
 	const char *store; /* NULL: a store of our own */
+	unsigned rank;	   /* between hosts: which side this is */
 	/* what is measured now */
 	const char *topic;
 	size_t places;	   /* of the rotation: running numbers so far apart mean the same memory */
@@ -73,6 +74,8 @@ void perf_section(struct perf *p, const char *fmt, ...) __attribute__((format(pr
 /* Says what failed, with the library's last error, and sets p->failed. Returns -1. */
 int perf_fail(struct perf *p, const char *what);
 
+/* CPU seconds of this process so far, all threads. */
+double perf_cpu_s(void);
 /* Statistics of n samples (sorted in place), each of `ops` operations and `s` seconds in all. */
 void perf_stats(double *samples, size_t n, struct perf_stat *ret);
 
@@ -90,15 +93,58 @@ static inline size_t perf_rotate(size_t i, size_t bytes, size_t total)
 	return i % perf_places(bytes, total) * ((bytes + 4095) / 4096 * 4096);
 }
 
+/* n pieces, the j-th of `large` or (if j is odd) `small` bytes; scattered: on the far side in a
+ * mixed order. */
+struct perf_shape {
+	const char *name;
+	size_t n, large, small;
+	bool scattered;
+};
+
+/* A shape at every place of a rotation; the pieces of place p are those from p * n on. Each piece
+ * has a gap of at least its own size behind it. */
+struct perf_plan {
+	size_t n;
+	size_t places;
+	uint64_t bytes; /* of one operation */
+	const void **src;
+	void **dst;
+	size_t *len;
+};
+
+/* Frees what was in l. -1: no memory, or not one place in `region` bytes. */
+int perf_plan_make(struct perf_plan *l, const struct perf_shape *s, char *near, char *far,
+		   size_t region);
+void perf_plan_free(struct perf_plan *l);
+
+static inline size_t perf_plan_first(const struct perf_plan *l, size_t i)
+{
+	return i % l->places * l->n;
+}
+
 /* Memory for one side: `bytes`, touched, in huge pages where allowed if `huge`, else in base pages;
  * NULL: none. Freed by munmap of the same size. */
 void *perf_memory(size_t bytes, bool huge);
+
+/* Ranks of SHM on one of several hosts; the first rank of all has the figures. */
+#define PERF_SHM_KINDS 3u
+extern const char *const perf_shm_kind[PERF_SHM_KINDS];
+struct perf_shm_host {
+	unsigned ranks; /* of this host */
+	unsigned first;
+	unsigned world; /* of all */
+	double budget;	/* seconds for each kind */
+};
+int perf_shm_start(struct procs *g, const char *url, const struct perf_shm_host *h);
+/* Waits for them, ends them; writes ret if rank 0 is among them. -1: told. */
+int perf_shm_collect(struct procs *g, struct perf_stat ret[PERF_SHM_KINDS]);
 
 /* Topics: return 0, or -1 with p->failed set. */
 int perf_bm(struct perf *p);
 int perf_shm(struct perf *p);
 int perf_trans(struct perf *p);
 int perf_store(struct perf *p);
+int perf_hosts(struct perf *p);
 
 /* Their processes, by name in child_entries[]. */
 int perf_bm_peer(struct child *c);

@@ -23,7 +23,8 @@
 #include "smem_shm.h"
 #include "tool.h"
 
-#define KINDS	   3u
+#define KINDS	   PERF_SHM_KINDS
+#define LOG_ERRORS 3
 #define SLOT	   (2ull << 20)
 #define PATIENCE   120000
 #define CALLS_MAX  20000u
@@ -32,7 +33,7 @@
 #define PAGE_KNOB  "SMEM_SHM_PAGE"
 
 static const uint32_t kind_bytes[KINDS] = {0, 64, 65536};
-static const char *const kind_name[KINDS] = {"barrier", "allgather 64 B", "allgather 64 KiB"};
+const char *const perf_shm_kind[KINDS] = {"barrier", "allgather 64 B", "allgather 64 KiB"};
 
 /* ---- a rank ---- */
 
@@ -92,6 +93,7 @@ static int measure(struct shm_rank *r, const char *url, double budget)
 	void *gva;
 	uint32_t n = (uint32_t)r->c->n, rank = (uint32_t)r->c->rank;
 
+	smem_set_log_level(LOG_ERRORS);
 	smem_shm_config_init(&config);
 	config.startConfigStore = false;
 	if (smem_shm_init(url, n, rank, 0, &config) != SMEM_OK)
@@ -107,11 +109,14 @@ static int measure(struct shm_rank *r, const char *url, double budget)
 	return child_send(r->c, MSG_DONE, NULL, 0);
 }
 
+/* args: URL, seconds for each collective, first rank of this host, ranks of all hosts */
 int perf_shm_rank(struct child *c)
 {
 	struct shm_rank r = {.c = c};
 	struct msg m;
 
+	c->rank += strtoul(c->argv[2], NULL, 10);
+	c->n = strtoul(c->argv[3], NULL, 10);
 	r.send = calloc(1, 65536);
 	r.recv = calloc(c->n, 65536);
 	r.samples = calloc(CALLS_MAX, sizeof(double));
@@ -207,23 +212,26 @@ static int bare(struct perf *p, bool spin, struct perf_stat *ret)
 
 /* ---- all together ---- */
 
-static int run_ranks(struct perf *p, const char *url, unsigned ranks, bool page,
-		     struct perf_stat ret[KINDS])
+int perf_shm_start(struct procs *g, const char *url, const struct perf_shm_host *h)
 {
-	char budget[32];
-	struct procs g;
-	struct msg m;
-	size_t i;
-	unsigned got = 0, done = 0;
+	char budget[32], first[16], world[16];
 
-	snprintf(budget, sizeof(budget), "%g", p->quick ? 0.05 : 0.5);
-	setenv(PAGE_KNOB, page ? "1" : "0", 1);
-	int r = procs_start(&g, "perf-shm", ranks, (const char *[]){url, budget, NULL});
-	unsetenv(PAGE_KNOB);
-	if (r != 0)
-		return perf_fail(p, "starting ranks");
-	while (done < ranks) {
-		r = procs_recv(&g, &i, &m, PATIENCE);
+	snprintf(budget, sizeof(budget), "%g", h->budget);
+	snprintf(first, sizeof(first), "%u", h->first);
+	snprintf(world, sizeof(world), "%u", h->world);
+	return procs_start(g, "perf-shm", h->ranks,
+			   (const char *[]){url, budget, first, world, NULL});
+}
+
+int perf_shm_collect(struct procs *g, struct perf_stat ret[KINDS])
+{
+	struct msg m;
+	size_t i, done = 0;
+	unsigned got = 0;
+	int r = 1;
+
+	while (done < g->n) {
+		r = procs_recv(g, &i, &m, PATIENCE);
 		if (r == 1 && m.type == MSG_USER && m.len == sizeof(*ret) && got < KINDS)
 			memcpy(&ret[got++], m.data, sizeof(*ret));
 		else if (r == 1 && m.type == MSG_DONE)
@@ -231,10 +239,28 @@ static int run_ranks(struct perf *p, const char *url, unsigned ranks, bool page,
 		else
 			break;
 	}
-	if (done < ranks && r == 1)
-		procs_complain(&g, i, &m);
-	procs_stop(&g, 5000);
-	return done == ranks && got == KINDS ? 0 : perf_fail(p, "ranks");
+	if (done < g->n && r == 1)
+		procs_complain(g, i, &m);
+	else if (done < g->n)
+		complain("%zu of %zu ranks did not answer", g->n - done, g->n);
+	r = done == g->n ? 0 : -1;
+	procs_stop(g, 5000);
+	return r;
+}
+
+static int run_ranks(struct perf *p, const char *url, unsigned ranks, bool page,
+		     struct perf_stat ret[KINDS])
+{
+	const struct perf_shm_host all = {
+	    .ranks = ranks, .world = ranks, .budget = p->quick ? 0.05 : 0.5};
+	struct procs g;
+
+	setenv(PAGE_KNOB, page ? "1" : "0", 1);
+	int r = perf_shm_start(&g, url, &all);
+	unsetenv(PAGE_KNOB);
+	if (r != 0)
+		return perf_fail(p, "starting ranks");
+	return perf_shm_collect(&g, ret) == 0 ? 0 : perf_fail(p, "ranks");
 }
 
 static int cpus(void)
@@ -259,7 +285,7 @@ static int measure_size(struct perf *p, const char *url, unsigned ranks,
 		row[0] = page[k];
 		row[1] = *wake;
 		row[2] = *flags;
-		snprintf(shape, sizeof(shape), "%s", kind_name[k]);
+		snprintf(shape, sizeof(shape), "%s", perf_shm_kind[k]);
 		perf_row(p, shape, (uint64_t)kind_bytes[k] * ranks, names, row,
 			 k > 0 || ranks > 2 ? 1
 			 : flags->ops	    ? 3

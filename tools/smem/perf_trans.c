@@ -35,16 +35,6 @@ struct told {
 	char *at[KINDS];
 };
 
-/* One batch at every place of the rotation. */
-struct plan {
-	size_t n; /* elements of a batch */
-	size_t places;
-	uint64_t bytes;
-	const void **src;
-	void **dst;
-	size_t *len;
-};
-
 struct rig {
 	smem_trans_t trans;
 	pid_t pid;
@@ -52,7 +42,7 @@ struct rig {
 	char *near;   /* source */
 	char *mirror; /* a shared mapping of this process, as large: what memcpy writes to */
 	size_t region;
-	struct plan plan;
+	struct perf_plan plan;
 	/* the second thread of the bare calls */
 	pthread_t helper;
 	sem_t go, done;
@@ -61,62 +51,13 @@ struct rig {
 	int failed;
 };
 
-/* ---- plans ---- */
-
-static void plan_free(struct plan *l)
-{
-	free(l->src);
-	free(l->dst);
-	free(l->len);
-	*l = (struct plan){0};
-}
-
-/* n elements, the j-th of `large` or (if j is odd) `small` bytes, each followed by a gap of its own
- * size on the far side; scattered: in a mixed order there. */
-static int plan_make(struct rig *g, size_t n, size_t large, size_t small, int scattered)
-{
-	struct plan *l = &g->plan;
-	size_t slot = 2 * (large > small ? large : small);
-	size_t span = n == 1 ? large : n * slot;
-
-	plan_free(l);
-	span = (span + 4095) / 4096 * 4096;
-	*l = (struct plan){.n = n, .places = g->region / span};
-	if (l->places == 0)
-		return -1;
-	if (large <= 8)
-		l->places = 1;
-	l->src = malloc(l->places * n * sizeof(*l->src));
-	l->dst = malloc(l->places * n * sizeof(*l->dst));
-	l->len = malloc(l->places * n * sizeof(*l->len));
-	if (!l->src || !l->dst || !l->len)
-		return -1;
-	for (size_t p = 0; p < l->places; p++) {
-		for (size_t j = 0; j < n; j++) {
-			size_t k = p * n + j;
-			size_t to = scattered ? j * 7919 % n : j;
-			l->len[k] = j % 2 ? small : large;
-			l->src[k] = g->near + p * span + j * (n == 1 ? 0 : slot);
-			l->dst[k] = g->far + p * span + to * (n == 1 ? 0 : slot);
-		}
-	}
-	for (size_t j = 0; j < n; j++)
-		l->bytes += l->len[j];
-	return 0;
-}
-
-static size_t first_of(const struct rig *g, size_t i)
-{
-	return i % g->plan.places * g->plan.n;
-}
-
 /* ---- operations ---- */
 
 static int op_write(void *ctx, size_t i)
 {
 	struct rig *g = ctx;
-	struct plan *l = &g->plan;
-	size_t k = first_of(g, i);
+	struct perf_plan *l = &g->plan;
+	size_t k = perf_plan_first(&g->plan, i);
 
 	if (l->n == 1)
 		return smem_trans_write(g->trans, l->src[k], PEER, l->dst[k], l->len[k]);
@@ -127,8 +68,8 @@ static int op_write(void *ctx, size_t i)
 static int op_read(void *ctx, size_t i)
 {
 	struct rig *g = ctx;
-	struct plan *l = &g->plan;
-	size_t k = first_of(g, i);
+	struct perf_plan *l = &g->plan;
+	size_t k = perf_plan_first(&g->plan, i);
 
 	return smem_trans_batch_read(g->trans, (void **)&l->src[k], PEER, (const void **)&l->dst[k],
 				     &l->len[k], (uint32_t)l->n, 0);
@@ -142,8 +83,8 @@ static char *mirror_of(const struct rig *g, const void *far)
 static int op_memcpy(void *ctx, size_t i)
 {
 	struct rig *g = ctx;
-	struct plan *l = &g->plan;
-	size_t k = first_of(g, i);
+	struct perf_plan *l = &g->plan;
+	size_t k = perf_plan_first(&g->plan, i);
 
 	for (size_t j = k; j < k + l->n; j++) {
 		char *dst = mirror_of(g, l->dst[j]);
@@ -156,8 +97,8 @@ static int op_memcpy(void *ctx, size_t i)
 static int op_stream(void *ctx, size_t i)
 {
 	struct rig *g = ctx;
-	struct plan *l = &g->plan;
-	size_t k = first_of(g, i);
+	struct perf_plan *l = &g->plan;
+	size_t k = perf_plan_first(&g->plan, i);
 
 	for (size_t j = k; j < k + l->n; j++)
 		stream_copy(mirror_of(g, l->dst[j]), l->src[j], l->len[j]);
@@ -168,7 +109,7 @@ static int op_stream(void *ctx, size_t i)
 static int bare_write(const struct rig *g, size_t k, size_t end)
 {
 	struct iovec local[IOVS], remote[IOVS];
-	const struct plan *l = &g->plan;
+	const struct perf_plan *l = &g->plan;
 
 	while (k < end) {
 		size_t n = 0;
@@ -187,7 +128,7 @@ static int bare_write(const struct rig *g, size_t k, size_t end)
 static int op_bare(void *ctx, size_t i)
 {
 	struct rig *g = ctx;
-	size_t k = first_of(g, i);
+	size_t k = perf_plan_first(&g->plan, i);
 
 	return bare_write(g, k, k + g->plan.n);
 }
@@ -210,7 +151,7 @@ static void *help(void *arg)
 static int op_bare2(void *ctx, size_t i)
 {
 	struct rig *g = ctx;
-	size_t k = first_of(g, i);
+	size_t k = perf_plan_first(&g->plan, i);
 	size_t half = g->plan.n / 2;
 
 	g->first = k + half;
@@ -254,29 +195,23 @@ static int row_read(struct perf *p, struct rig *g, const char *shape)
 static int all_shapes(struct perf *p, struct rig *g,
 		      int (*row)(struct perf *p, struct rig *g, const char *shape))
 {
-	static const size_t sizes[] = {8, 64, 4096, 65536, 1 << 20, 16 << 20, 64 << 20};
-	static const struct {
-		const char *name;
-		size_t n, large, small;
-		int scattered;
-	} batches[] = {{"61 x 128 KiB + 61 x 16 KiB", 122, 128 << 10, 16 << 10, 0},
-		       {"1024 x 4 KiB", 1024, 4096, 4096, 1},
-		       {"100,000 x 64 B", 100000, 64, 64, 1}};
-	char text[32];
+	static const struct perf_shape shapes[] = {
+	    {"8 B", 1, 8, 0, false},
+	    {"64 B", 1, 64, 0, false},
+	    {"4 KiB", 1, 4096, 0, false},
+	    {"64 KiB", 1, 65536, 0, false},
+	    {"1 MiB", 1, 1 << 20, 0, false},
+	    {"16 MiB", 1, 16 << 20, 0, false},
+	    {"64 MiB", 1, 64 << 20, 0, false},
+	    {"61 x 128 KiB + 61 x 16 KiB", 122, 128 << 10, 16 << 10, false},
+	    {"1024 x 4 KiB", 1024, 4096, 4096, true},
+	    {"100,000 x 64 B", 100000, 64, 64, true}};
 
-	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-		if (plan_make(g, 1, sizes[i], 0, 0) != 0)
+	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		if (perf_plan_make(&g->plan, &shapes[i], g->near, g->far, g->region) != 0)
 			return perf_fail(p, "memory");
 		p->places = g->plan.places;
-		if (row(p, g, size_text(text, sizeof(text), sizes[i])) != 0)
-			return -1;
-	}
-	for (size_t i = 0; i < sizeof(batches) / sizeof(batches[0]); i++) {
-		if (plan_make(g, batches[i].n, batches[i].large, batches[i].small,
-			      batches[i].scattered) != 0)
-			return perf_fail(p, "memory");
-		p->places = g->plan.places;
-		if (row(p, g, batches[i].name) != 0)
+		if (row(p, g, shapes[i].name) != 0)
 			return -1;
 	}
 	return 0;
@@ -485,7 +420,7 @@ int perf_trans(struct perf *p)
 	procs_stop(&others, 10000);
 	if (r == 0)
 		ucx(p);
-	plan_free(&g.plan);
+	perf_plan_free(&g.plan);
 	if (g.near)
 		munmap(g.near, g.region);
 	if (g.mirror && g.mirror != MAP_FAILED)
