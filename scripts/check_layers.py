@@ -19,7 +19,7 @@ LAYERS = {
 }
 PUBLIC = set(os.listdir(os.path.join(ROOT, "include")))
 # These see the library as a user does.
-USERS = ("tools", "examples", "bench", "python")
+USERS = ("tools", "examples", "python")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 SLEEP = re.compile(r"\b(?:sleep|usleep|nanosleep|clock_nanosleep|time\.sleep|asyncio\.sleep|Sleep)\s*\(")
@@ -88,7 +88,7 @@ def users():
 
 
 def sleeps():
-    for folder in ("src", "tools", "examples", "bench", "tests"):
+    for folder in ("src", "tools", "examples", "tests"):
         for path in files(folder, (".c", ".h")):
             for number, line in enumerate(code_of(path), 1):
                 if SLEEP.search(line):
@@ -110,7 +110,7 @@ def endings():
 
 
 def licences():
-    for folder in ("src", "include", "tools", "examples", "bench", "tests", "python", "scripts"):
+    for folder in ("src", "include", "tools", "examples", "tests", "python", "scripts"):
         for path in files(folder, (".c", ".h", ".py", ".sh")):
             text = "\n".join(lines_of(path)[:3])
             if text.strip() and "SPDX-License-Identifier: Apache-2.0" not in text:
@@ -118,7 +118,7 @@ def licences():
 
 
 def file_sizes():
-    for folder in ("src", "include", "tools", "examples", "bench", "tests"):
+    for folder in ("src", "include", "tools", "examples", "tests"):
         for path in files(folder, (".c", ".h")):
             lines = lines_of(path)
             if len(lines) - 1 > FILE_LINES:
@@ -129,7 +129,7 @@ def file_sizes():
 
 
 def function_sizes():
-    for folder in ("src", "tools", "examples", "bench"):
+    for folder in ("src", "tools", "examples"):
         for path in files(folder, (".c",)):
             start = None
             lines = code_of(path)
@@ -145,7 +145,7 @@ def function_sizes():
 
 LAWS = (
     ("who may include whom in src", layers),
-    ("tools, examples, bench and python include public headers only", users),
+    ("tools, examples and python include public headers only", users),
     ("nothing sleeps to wait for an event", sleeps),
     ("the library never ends the process", endings),
     ("every file names its licence", licences),

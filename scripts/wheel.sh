@@ -39,7 +39,7 @@ if ! "$python" -c 'import setuptools, wheel; assert int(setuptools.__version__.s
 fi
 # A copy of the tree, so that nothing of an earlier build gets in and nothing is left in it.
 for name in LICENSE README.md Makefile MANIFEST.in meson.build meson_options.txt pyproject.toml setup.py include src \
-	tools examples bench python; do
+	tools examples python; do
 	cp -a "$name" "$work/"
 done
 find "$work" \( -name '*.so' -o -name __pycache__ -o -name '*.egg-info' -o -name .libs \) -prune -exec rm -rf {} +
