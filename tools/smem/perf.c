@@ -252,6 +252,7 @@ void perf_note(struct perf *p, const char *fmt, ...)
 		json_end(p->json, '}');
 	} else {
 		printf("  %s\n", text);
+		fflush(stdout);
 	}
 }
 

@@ -236,9 +236,10 @@ static void ucx_round(struct rig *g)
 	struct talk a;
 
 	for (unsigned t = 0; t < n && !r->ucx_text[0]; t++) {
+		const struct talk q = {.number = {rival_ucx[t].tuned}};
 		bool done = false;
 		for (unsigned i = 0; i < TRIES && !done; i++)
-			done = channel_ask(&g->channel, TALK_UCX, NULL, &a) == 0 &&
+			done = channel_ask(&g->channel, TALK_UCX, &q, &a) == 0 &&
 			       rival_ucx_run(&r->route, (uint16_t)a.number[0], &rival_ucx[t],
 					     &r->ucx[t][r->ucx_rounds[t]]) == 0;
 		if (done)

@@ -48,7 +48,7 @@ enum talk_what {
 	TALK_RAW_SPIN,	/* -> cpu */
 	TALK_RAW_REST,	/* -> cpu */
 	TALK_IPERF,	/* -> number[0] port */
-	TALK_UCX,	/* -> number[0] port */
+	TALK_UCX,	/* number[0] tuned -> number[0] port */
 	TALK_RANKS_URL, /* -> data: URL of a store for ranks */
 	TALK_RANKS,	/* data: struct perf_shm_host -> they ran */
 	TALK_QUIT,
@@ -102,7 +102,7 @@ bool route_store_listens(const char *url);
 
 /* ---- perf_rivals.c ---- */
 
-#define RIVAL_UCX_TESTS 6u
+#define RIVAL_UCX_TESTS 7u
 
 /* A program that serves one test. */
 struct server {
@@ -111,9 +111,8 @@ struct server {
 };
 
 bool rival_installed(const char *program);
-/* Starts it on a port that is free at `own`; returns when it listens. Ends the one before. */
-int rival_serve_iperf(struct server *s, const struct route *r, uint16_t *ret_port);
-int rival_serve_ucx(struct server *s, const struct route *r, uint16_t *ret_port);
+/* Starts it on a port that is free at r->own; returns when it listens. Ends the one before. */
+int rival_iperf_serve(struct server *s, const struct route *r, uint16_t *ret_port);
 void rival_end(struct server *s);
 
 struct rival_figure {
@@ -129,8 +128,10 @@ struct rival_ucx {
 	size_t bytes;
 	unsigned iterations;
 	bool latency;
+	bool tuned; /* TCP segments of 256 KiB instead of UCX's default */
 };
 extern const struct rival_ucx rival_ucx[RIVAL_UCX_TESTS];
+int rival_ucx_serve(struct server *s, const struct route *r, bool tuned, uint16_t *ret_port);
 int rival_ucx_run(const struct route *r, uint16_t port, const struct rival_ucx *t,
 		  struct rival_figure *ret);
 

@@ -27,7 +27,7 @@
 
 #define STACK	   (64u << 10)
 #define ADDRESS	   "10.78.0."
-#define STORE_PORT 7900 /* nobody else is there */
+#define STORE_PORT 7900u /* nobody else is there */
 #define LINGER_MS  10000
 #define SBIN	   ":/usr/sbin:/sbin"
 
@@ -208,10 +208,11 @@ static int run(struct host hosts[2], unsigned mtu)
 			return EXIT_FAILURE;
 		}
 	}
-	if (host_wait(hosts, -1) ==
-	    HOSTS_TARGET) { /* the writer notices, and says what it was at */
-		complain("rank 0 ended before the writer");
-		host_end(&hosts[HOSTS_TARGET]);
+	/* The writer lets the target go and then tells; or it notices a death, and says what it was
+	 * at. */
+	if (host_wait(hosts, -1) == HOSTS_TARGET) {
+		if (host_end(&hosts[HOSTS_TARGET]) != EXIT_SUCCESS)
+			complain("rank 0 ended before its time");
 		host_wait(hosts, LINGER_MS);
 	}
 	int status = host_end(&hosts[HOSTS_WRITER]);

@@ -139,7 +139,8 @@ static struct fi_info *choose(const char *node, const char *provider)
 	for (size_t i = 0; i < sizeof(ranking) / sizeof(ranking[0]) && !*provider && !info; i++)
 		info = ask(node, ranking[i], i >= 2);
 	if (*provider)
-		info = ask(node, provider, strcmp(provider, "efa") && strcmp(provider, "cxi"));
+		info = ask(node, provider,
+			   strcmp(provider, "efa") != 0 && strcmp(provider, "cxi") != 0);
 	if (!info)
 		snprintf(why, sizeof(why), "libfabric has no %s provider at %s",
 			 *provider ? provider : "usable", node);

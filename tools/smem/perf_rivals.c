@@ -23,12 +23,13 @@
 #define OUT	 65536
 
 const struct rival_ucx rival_ucx[RIVAL_UCX_TESTS] = {
-    {"UCX put 1 MiB", "ucp_put_bw", 1 << 20, 40, false},
-    {"UCX AM rendezvous 1 MiB", "ucp_am_bw", 1 << 20, 200, false},
-    {"UCX put 16 MiB", "ucp_put_bw", 16 << 20, 4, false},
-    {"UCX AM rendezvous 16 MiB", "ucp_am_bw", 16 << 20, 20, false},
-    {"UCX put 4 KiB", "ucp_put_lat", 4 << 10, 1000, true},
-    {"UCX AM rendezvous 4 KiB", "ucp_am_lat", 4 << 10, 1000, true},
+    {"UCX put 1 MiB, 256 KiB segments", "ucp_put_bw", 1 << 20, 200, false, true},
+    {"UCX AM rendezvous 1 MiB, the same", "ucp_am_bw", 1 << 20, 200, false, true},
+    {"UCX put 16 MiB, the same", "ucp_put_bw", 16 << 20, 20, false, true},
+    {"UCX AM rendezvous 16 MiB, the same", "ucp_am_bw", 16 << 20, 20, false, true},
+    {"UCX put 1 MiB, UCX's defaults", "ucp_put_bw", 1 << 20, 10, false, false},
+    {"UCX put 4 KiB, UCX's defaults", "ucp_put_lat", 4 << 10, 1000, true, false},
+    {"UCX AM rendezvous 4 KiB, the same", "ucp_am_lat", 4 << 10, 1000, true, false},
 };
 
 bool rival_installed(const char *program)
@@ -46,7 +47,7 @@ bool rival_installed(const char *program)
 }
 
 /* fork, with the child's output going to `out`; it runs argv and dies with this process. */
-static pid_t start(char *const argv[], const struct route *r, int out)
+static pid_t start(char *const argv[], const struct route *r, bool tuned, int out)
 {
 	pid_t parent = getpid(), pid = fork();
 
@@ -61,6 +62,10 @@ static pid_t start(char *const argv[], const struct route *r, int out)
 	setenv("UCX_TLS", "tcp", 1);
 	setenv("UCX_RNDV_THRESH", "0", 1); /* active messages of any size by rendezvous */
 	setenv("UCX_WARN_UNUSED_ENV_VARS", "n", 1);
+	if (tuned) {
+		setenv("UCX_TCP_TX_SEG_SIZE", "256K", 1);
+		setenv("UCX_TCP_RX_SEG_SIZE", "256K", 1);
+	}
 	if (r->interface[0])
 		setenv("UCX_NET_DEVICES", r->interface, 1);
 	execvp(argv[0], argv);
@@ -116,7 +121,8 @@ void rival_end(struct server *s)
 	*s = (struct server){0};
 }
 
-static int serve(struct server *s, const struct route *r, char *const argv[], const char *ready)
+static int serve(struct server *s, const struct route *r, bool tuned, char *const argv[],
+		 const char *ready)
 {
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), slave = -1;
 	char text[4096], name[128];
@@ -125,7 +131,7 @@ static int serve(struct server *s, const struct route *r, char *const argv[], co
 	if (master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0 &&
 	    ptsname_r(master, name, sizeof(name)) == 0)
 		slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	pid_t pid = slave >= 0 ? start(argv, r, slave) : -1;
+	pid_t pid = slave >= 0 ? start(argv, r, tuned, slave) : -1;
 	if (slave >= 0)
 		close(slave);
 	if (pid < 0) {
@@ -138,14 +144,14 @@ static int serve(struct server *s, const struct route *r, char *const argv[], co
 	return listen_to(master, text, sizeof(text), ready, READY_MS) == 0 ? -1 : 0;
 }
 
-int rival_serve_iperf(struct server *s, const struct route *r, uint16_t *ret_port)
+int rival_iperf_serve(struct server *s, const struct route *r, uint16_t *ret_port)
 {
 	char port[8], own[64];
 
 	*ret_port = free_port(r->own);
 	snprintf(port, sizeof(port), "%u", *ret_port);
 	snprintf(own, sizeof(own), "%s", r->own);
-	return serve(s, r,
+	return serve(s, r, false,
 		     (char *[]){(char[]){"iperf3"}, (char[]){"-s"}, (char[]){"-1"}, (char[]){"-B"},
 				own, (char[]){"-p"}, port, NULL},
 		     "Server listening");
@@ -156,13 +162,13 @@ static bool is_v6(const char *address)
 	return strchr(address, ':') != NULL;
 }
 
-int rival_serve_ucx(struct server *s, const struct route *r, uint16_t *ret_port)
+int rival_ucx_serve(struct server *s, const struct route *r, bool tuned, uint16_t *ret_port)
 {
 	char port[8];
 
 	*ret_port = free_port(r->own);
 	snprintf(port, sizeof(port), "%u", *ret_port);
-	return serve(s, r,
+	return serve(s, r, tuned,
 		     (char *[]){(char[]){"ucx_perftest"}, (char[]){"-p"}, port,
 				is_v6(r->own) ? (char[]){"-6"} : NULL, NULL},
 		     "Waiting for connection");
@@ -171,7 +177,7 @@ int rival_serve_ucx(struct server *s, const struct route *r, uint16_t *ret_port)
 /* ---- clients ---- */
 
 /* All it says, to free; NULL: it failed or took too long. */
-static char *run(const struct route *r, char *const argv[])
+static char *run(const struct route *r, bool tuned, char *const argv[])
 {
 	char *text = malloc(OUT);
 	int out[2], status = -1;
@@ -180,7 +186,7 @@ static char *run(const struct route *r, char *const argv[])
 		free(text);
 		return NULL;
 	}
-	pid_t pid = start(argv, r, out[1]);
+	pid_t pid = start(argv, r, tuned, out[1]);
 	close(out[1]);
 	int end = pid > 0 ? listen_to(out[0], text, OUT, NULL, RUN_MS) : -1;
 	close(out[0]);
@@ -222,7 +228,7 @@ int rival_iperf(const struct route *r, uint16_t port, unsigned streams, struct r
 	snprintf(peer, sizeof(peer), "%s", r->peer);
 	snprintf(port_text, sizeof(port_text), "%u", port);
 	snprintf(n, sizeof(n), "%u", streams);
-	char *text = run(r, argv);
+	char *text = run(r, false, argv);
 	const char *sum = text ? strstr(text, "\"sum_received\"") : NULL;
 	double rate = number(sum, "\"bits_per_second\"") / 8e9;
 	if (rate > 0)
@@ -262,7 +268,7 @@ int rival_ucx_run(const struct route *r, uint16_t port, const struct rival_ucx *
 	snprintf(size, sizeof(size), "%zu", t->bytes);
 	snprintf(n, sizeof(n), "%u", t->iterations);
 	snprintf(warm, sizeof(warm), "%u", t->iterations / 10 + 1);
-	char *text = run(r, argv), *save = NULL;
+	char *text = run(r, t->tuned, argv), *save = NULL;
 	for (char *line = text ? strtok_r(text, "\n", &save) : NULL; line && got != 6;
 	     line = strtok_r(NULL, "\n", &save))
 		got = sscanf(line, "%lf %lf %lf %lf %lf %lf", &f[0], &f[1], &f[2], &f[3], &f[4],

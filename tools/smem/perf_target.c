@@ -74,12 +74,13 @@ static void spin(struct target *t, struct talk *a)
 		say(a, "libfabric", raw_why());
 }
 
-static void serve(struct target *t, struct talk *a,
-		  int (*with)(struct server *s, const struct route *r, uint16_t *ret_port))
+static void serve(struct target *t, const struct talk *q, struct talk *a)
 {
 	uint16_t port = 0;
 
-	if (with(&t->server, &t->route, &port) != 0)
+	if ((q->what == TALK_IPERF
+		 ? rival_iperf_serve(&t->server, &t->route, &port)
+		 : rival_ucx_serve(&t->server, &t->route, q->number[0], &port)) != 0)
 		say(a, "the server did not start", "");
 	a->number[0] = port;
 }
@@ -126,10 +127,8 @@ static void answer(struct target *t, const struct talk *q, struct talk *a)
 		raw_rest(t->raw);
 		break;
 	case TALK_IPERF:
-		serve(t, a, rival_serve_iperf);
-		break;
 	case TALK_UCX:
-		serve(t, a, rival_serve_ucx);
+		serve(t, q, a);
 		break;
 	case TALK_RANKS_URL:
 		ranks_url(t, a);
