@@ -5,10 +5,12 @@
  *
  *   63      broken: a rank is gone; final
  *   62      differ: the kinds in the round before this one may have been unlike
- *   61..32  round
+ *   61      away: all are inside, and one of them is at the store, where the other hosts are
+ *   60..46  turn: counts those who went there
+ *   45..32  round
  *   31      mixed: the kinds in this round may be unlike
  *   30..12  kind of the first rank inside: 0 barrier, else the bytes each rank contributes
- *   11..0   how many ranks are inside
+ *   11..0   how many ranks are inside; away: who is at the store
  *
  * A rank writes its contribution into its own area of the round's parity, then counts itself in.
  * Who makes the count complete moves the word to the next round instead, and that is the one moment
@@ -26,56 +28,22 @@
  * no more than needless wake-ups. If the rank that completed a round dies before it woke the
  * others, its loss wakes them, and they see that the round completed.
  *
- * With ranks on several hosts the count here would be that of one host, and its last rank would go
- * to the other hosts' leaders before it moves the word.
+ * Ranks on several hosts: collective_away.c.
  */
-#include "core/collective.h"
-
-#include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "util/err.h"
+#include "core/collective_int.h"
 
-#define BROKEN	   (1ull << 63)
-#define DIFFER	   (1ull << 62)
-#define ROUND_MASK 0x3fffffffu
-#define MIXED	   (1u << 31)
-#define COUNT_MASK 0xfffu
-#define KIND_SHIFT 12
-#define KIND_MASK  0x7ffffu
+#include "util/err.h"
 
 #define SPIN_NS	    30000u /* what a wake-up costs where it is dear */
 #define SPIN_CHECK  64u	   /* looks at the word between two looks at the clock */
 #define SKIP_MAX    64u
-#define TOGETHER_NS (1000 * NS_PER_MS)
 #define LOOK_SLEEPS 64u /* sleeps between two looks at the CPUs */
 
-enum outcome { COMPLETED, IS_BROKEN, IS_CLOSED, TIMED_OUT };
-
-static uint32_t round_of(uint64_t s)
-{
-	return (uint32_t)(s >> 32) & ROUND_MASK;
-}
-
-static uint32_t count_of(uint64_t s)
-{
-	return (uint32_t)s & COUNT_MASK;
-}
-
-static uint32_t kind_of(uint64_t s)
-{
-	return ((uint32_t)s >> KIND_SHIFT) & KIND_MASK;
-}
-
-/* The half of the state that waiters sleep on. */
-static _Atomic uint32_t *state_futex(struct control_head *head)
-{
-	return (_Atomic uint32_t *)&head->state + (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
-}
+#define PRESENT_NS (100 * NS_PER_MS) /* a wait that is worth telling the store of */
 
 static void relax(void)
 {
@@ -86,54 +54,19 @@ static void relax(void)
 #endif
 }
 
-static bool in_set(const _Atomic uint64_t *set, uint32_t i)
-{
-	return atomic_load_explicit(&set[i / 64], memory_order_acquire) >> (i % 64) & 1;
-}
-
-/* Text that grows: "ranks 0, 4-7". */
-struct text {
-	char s[400];
-	size_t len;
-};
-
-static void text_add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void text_add(struct text *t, const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	int n = vsnprintf(t->s + t->len, sizeof(t->s) - t->len, fmt, ap);
-	va_end(ap);
-	if (n > 0)
-		t->len += (size_t)n;
-	if (t->len >= sizeof(t->s))
-		t->len = sizeof(t->s) - 1;
-}
-
-static void text_ranks(struct text *t, const uint64_t *set)
-{
-	uint32_t n = 0;
-
-	for (uint32_t w = 0; w < CONTROL_WORDS; w++)
-		n += (uint32_t)__builtin_popcountll(set[w]);
-	text_add(t, n == 1 ? "rank" : n == 0 ? "no rank" : "ranks");
-	const char *sep = " ";
-	for (uint32_t i = 0; i < WORLD_MAX; i++) {
-		uint32_t end = i;
-		while (end < WORLD_MAX && set[end / 64] >> (end % 64) & 1)
-			end++;
-		if (end == i)
-			continue;
-		text_add(t, end - i > 1 ? "%s%u-%u" : "%s%u", sep, i, end - 1);
-		sep = ", ";
-		i = end;
-	}
-}
-
 void collective_init(struct collective *c, struct control *page, uint32_t rank)
 {
-	*c = (struct collective){.page = page, .rank = rank, .size = page->size};
+	*c = (struct collective){
+	    .page = page, .rank = rank, .size = page->size, .local = page->size};
+	for (uint32_t i = 0; i < page->size; i++)
+		set_add(&c->set, i);
+}
+
+void collective_outside(struct collective *c, const struct set *set, struct store_group *group)
+{
+	c->set = *set;
+	c->local = set_count(set);
+	c->outside = (struct outside){.group = group, .set = *set};
 }
 
 static void break_up(struct control_head *head)
@@ -191,7 +124,7 @@ static void look_at_cpus(struct collective *c)
 	}
 	for (uint32_t w = 0; w < CONTROL_WORDS; w++)
 		n += (uint32_t)__builtin_popcountll(all[w]);
-	c->spare = n >= c->size;
+	c->spare = n >= c->local;
 }
 
 /* True when the round ended or broke while spinning. */
@@ -228,14 +161,14 @@ static bool spin(struct collective *c, uint32_t round)
 	return false;
 }
 
-static void sleep_once(struct collective *c, uint64_t seen, struct deadline deadline)
+void sleep_once(struct collective *c, uint64_t seen, uint64_t until)
 {
 	struct control_head *head = c->page->head;
 
 	if (c->sleeps++ % LOOK_SLEEPS == 0)
 		look_at_cpus(c);
 	atomic_fetch_add(&head->sleepers, 1);
-	control_sleep(state_futex(head), (uint32_t)(seen >> 32), deadline.end);
+	control_sleep(state_futex(head), (uint32_t)(seen >> 32), until);
 	atomic_fetch_sub(&head->sleepers, 1);
 }
 
@@ -253,151 +186,101 @@ static bool count_in(struct collective *c, uint64_t s, uint32_t kind, uint64_t *
 		uint32_t n = count_of(s) + 1;
 		uint32_t first = n == 1 ? kind : kind_of(s);
 		bool mixed = n > 1 && ((s & MIXED) || first != kind);
-		if (n == c->size)
-			next =
-			    (uint64_t)((round_of(s) + 1) & ROUND_MASK) << 32 | (mixed ? DIFFER : 0);
-		else
-			next = (s & ~0xffffffffull) | (mixed ? MIXED : 0) |
-			       (uint64_t)first << KIND_SHIFT | n;
+		next =
+		    (s & ~0xffffffffull) | (mixed ? MIXED : 0) | (uint64_t)first << KIND_SHIFT | n;
+		if (n == c->local)
+			next = c->outside.group ? sent_away(next, c->rank) : next_round(s, mixed);
 	} while (!atomic_compare_exchange_weak(&head->state, &s, next));
 	*ret = next;
 	return true;
 }
 
-/* Count this rank out of `round`. COMPLETED when that came too late. */
-static enum outcome count_out(struct collective *c, uint32_t round, enum outcome why)
-{
-	struct control_head *head = c->page->head;
-	uint64_t s = atomic_load(&head->state);
-	uint64_t next;
+/* ---- waiting ---- */
 
-	do {
-		if (round_of(s) != round)
-			return COMPLETED;
-		if (s & BROKEN)
-			return IS_BROKEN;
-		next = count_of(s) == 1 ? s & ~0xffffffffull : s - 1;
-	} while (!atomic_compare_exchange_weak(&head->state, &s, next));
-	return why;
+/* Count this rank out. False: look again. */
+static bool count_out(struct collective *c, uint64_t s, enum outcome why, enum outcome *ret)
+{
+	uint64_t next = count_of(s) == 1 ? s & ~0xffffffffull : s - 1;
+
+	if (!atomic_compare_exchange_strong(&c->page->head->state, &s, next))
+		return false;
+	*ret = why;
+	return true;
 }
 
-static enum outcome give_up(struct collective *c, uint32_t round)
+/* For the messages of those whose time is up at about the same time. */
+static void say_gave_up(struct collective *c, uint32_t round)
 {
 	struct control_rank *own = control_rank(c->page, c->rank);
 
 	atomic_store(&own->gave_up, clock_ns());
 	atomic_store(&own->gave_up_in, round + 1);
-	return count_out(c, round, TIMED_OUT);
+}
+
+/* It was counted out by who was away. */
+static bool judged(const struct collective *c, uint64_t s, int32_t *ret)
+{
+	uint64_t verdict = atomic_load(&control_rank(c->page, c->rank)->verdict);
+
+	*ret = (int32_t)(uint32_t)verdict;
+	return verdict != 0 && verdict == verdict_of(s, *ret);
+}
+
+/* A last look before sleeping until something changes, or it is time for something. */
+static void wait_once(struct collective *c, struct waiting *w, uint64_t s)
+{
+	uint64_t until = w->deadline.end, tell = w->deadline.start + PRESENT_NS;
+
+	if (c->outside.group && !w->present && tell < until) {
+		if (clock_ns() < tell) {
+			until = tell;
+		} else {
+			outside_present(&c->outside, c->page, w->round);
+			w->present = true;
+		}
+	}
+	sleep_once(c, s, until);
+}
+
+/* One look at the state. True: it is over. */
+static bool look(struct collective *c, struct waiting *w, enum outcome *ret)
+{
+	uint64_t s = atomic_load(&c->page->head->state);
+	int32_t code;
+
+	*ret = COMPLETED;
+	if (round_of(s) != w->round)
+		return true;
+	if (s & AWAY) {
+		w->present = false;
+		return look_away(c, w, s, ret);
+	}
+	*ret = IS_BROKEN;
+	if (s & BROKEN)
+		return true;
+	if (judged(c, s, &code)) {
+		say_gave_up(c, w->round);
+		*ret = JUDGED;
+		return true;
+	}
+	if (atomic_load(&c->closed))
+		return count_out(c, s, IS_CLOSED, ret);
+	if (deadline_passed(w->deadline)) {
+		say_gave_up(c, w->round);
+		return count_out(c, s, TIMED_OUT, ret);
+	}
+	wait_once(c, w, s);
+	return false;
 }
 
 static enum outcome wait_for_all(struct collective *c, uint32_t round, struct deadline deadline)
 {
-	struct control_head *head = c->page->head;
+	struct waiting w = {.round = round, .deadline = deadline};
+	enum outcome outcome;
 
-	spin(c, round);
-	for (;;) {
-		uint64_t s = atomic_load(&head->state);
-		if (round_of(s) != round)
-			return COMPLETED;
-		if (atomic_load(&c->closed))
-			return count_out(c, round, IS_CLOSED);
-		if (s & BROKEN)
-			return IS_BROKEN;
-		if (deadline_passed(deadline))
-			return give_up(c, round);
-		sleep_once(c, s, deadline);
-	}
-}
-
-/* ---- what went wrong ---- */
-
-static const char *kind_text(uint32_t kind, char buf[32])
-{
-	if (kind == 0)
-		return "barrier";
-	snprintf(buf, 32, "allgather of %u bytes", kind);
-	return buf;
-}
-
-static int32_t err_closed(void)
-{
-	return smem_err(SMEM_OBJECT_NOT_EXISTS, "the object was destroyed during the call");
-}
-
-static int32_t err_broken(const struct collective *c, struct deadline deadline)
-{
-	uint64_t lost[CONTROL_WORDS], left[CONTROL_WORDS];
-	uint64_t any_lost = 0, any_left = 0;
-	struct text t = {.len = 0};
-
-	for (uint32_t w = 0; w < CONTROL_WORDS; w++) {
-		left[w] = atomic_load(&c->page->head->left[w]);
-		lost[w] = atomic_load(&c->page->head->lost[w]) & ~left[w];
-		any_lost |= lost[w];
-		any_left |= left[w];
-	}
-	if (any_lost) {
-		text_ranks(&t, lost);
-		text_add(&t, " lost%s", any_left ? ", " : "");
-	}
-	if (any_left) {
-		text_ranks(&t, left);
-		text_add(&t, " left by destroying the object");
-	}
-	return smem_err(SMEM_PEER_LOST, "%s (after %" PRIu64 " ms)", t.s,
-			deadline_elapsed_ms(deadline));
-}
-
-/* Ranks whose time runs out together have missed somebody else, not each other. */
-static bool was_there(const struct control_rank *peer, uint32_t round)
-{
-	if (atomic_load(&peer->inside) == round + 1)
-		return true;
-	return atomic_load(&peer->gave_up_in) == round + 1 &&
-	       clock_ns() - atomic_load(&peer->gave_up) < TOGETHER_NS;
-}
-
-static int32_t err_timeout(const struct collective *c, uint32_t kind, uint32_t round,
-			   struct deadline deadline)
-{
-	uint64_t missing[CONTROL_WORDS] = {0};
-	struct text t = {.len = 0};
-	char buf[32];
-
-	for (uint32_t r = 0; r < c->size; r++) {
-		if (r != c->rank && !was_there(control_rank(c->page, r), round))
-			missing[r / 64] |= 1ull << (r % 64);
-	}
-	text_ranks(&t, missing);
-	return smem_err(SMEM_TIMEOUT, "%s: %s not there after %" PRIu64 " ms", kind_text(kind, buf),
-			t.s, deadline_elapsed_ms(deadline));
-}
-
-/* The kinds of a completed round, side by side. SMEM_OK when they are all the same after all. */
-static int32_t compare_kinds(const struct collective *c, uint32_t round)
-{
-	uint64_t done[CONTROL_WORDS] = {0};
-	struct text t = {.len = 0};
-	uint32_t kinds = 0;
-	char buf[32];
-
-	for (uint32_t r = 0; r < c->size; r++) {
-		uint64_t same[CONTROL_WORDS] = {0};
-		if (done[r / 64] >> (r % 64) & 1)
-			continue;
-		uint32_t kind = atomic_load(&control_rank(c->page, r)->kind[round & 1]);
-		for (uint32_t i = r; i < c->size; i++) {
-			if (atomic_load(&control_rank(c->page, i)->kind[round & 1]) == kind)
-				same[i / 64] |= 1ull << (i % 64);
-		}
-		for (uint32_t w = 0; w < CONTROL_WORDS; w++)
-			done[w] |= same[w];
-		text_add(&t, "%s%s: ", kinds++ ? "; " : "", kind_text(kind, buf));
-		text_ranks(&t, same);
-	}
-	if (kinds == 1)
-		return SMEM_OK;
-	return smem_err(SMEM_INVALID_PARAM, "the ranks made unlike calls: %s", t.s);
+	while (!look(c, &w, &outcome))
+		;
+	return outcome;
 }
 
 /* ---- calls ---- */
@@ -415,6 +298,26 @@ static int32_t take_turn(struct collective *c, uint32_t kind, struct deadline de
 			kind_text(kind, buf), c->rank, deadline_elapsed_ms(deadline));
 }
 
+static int32_t failed(const struct collective *c, enum outcome outcome, uint32_t kind,
+		      uint32_t round, struct deadline deadline)
+{
+	int32_t code = (int32_t)(uint32_t)atomic_load(&control_rank(c->page, c->rank)->verdict);
+	struct set others = {.word = {0}};
+
+	if (outcome == IS_CLOSED || (outcome == IS_BROKEN && atomic_load(&c->closed)))
+		return err_closed();
+	if (outcome == IS_BROKEN)
+		return err_broken(c, deadline);
+	if (outcome == JUDGED && code != SMEM_TIMEOUT)
+		return err_judged(c, kind, code);
+	if (outcome == TIMED_OUT && c->outside.group)
+		others = outside_missing(&c->outside, c->page, round);
+	for (uint32_t w = 0; outcome == JUDGED && w < SET_WORDS; w++)
+		others.word[w] =
+		    atomic_load_explicit(&c->page->head->missing[w], memory_order_relaxed);
+	return err_timeout(c, kind, round, &others, deadline);
+}
+
 /* Under `turn`. *ret: the round that completed. */
 static int32_t round_run(struct collective *c, uint32_t kind, const void *send,
 			 struct deadline deadline, uint32_t *ret)
@@ -426,35 +329,28 @@ static int32_t round_run(struct collective *c, uint32_t kind, const void *send,
 	uint64_t made;
 	enum outcome outcome = COMPLETED;
 
-	if (kind > CONTROL_SMALL)
-		memcpy(control_at(c->page, control_data(c->page, c->rank)) +
-			   (size_t)(round & 1) * CONTROL_AREA,
-		       send, kind);
-	else if (kind > 0)
-		memcpy(own->small[round & 1], send, kind);
+	if (kind > 0)
+		memcpy(control_contribution(c->page, c->rank, round, kind), send, kind);
 	atomic_store_explicit(&own->kind[round & 1], kind, memory_order_relaxed);
 	atomic_store_explicit(&own->inside, round + 1, memory_order_relaxed);
-	if (atomic_load(&c->closed))
+	atomic_store_explicit(&own->deadline, deadline.end, memory_order_relaxed);
+	atomic_store_explicit(&own->verdict, 0, memory_order_relaxed);
+	if (atomic_load(&c->closed)) {
 		outcome = IS_CLOSED;
-	else if (!count_in(c, s, kind, &made))
+	} else if (!count_in(c, s, kind, &made)) {
 		outcome = IS_BROKEN;
-	else if (round_of(made) == round)
+	} else if (round_of(made) == round) {
+		if (!(made & AWAY))
+			spin(c, round);
 		outcome = wait_for_all(c, round, deadline);
-	else if (atomic_load(&head->sleepers) > 0)
+	} else if (atomic_load(&head->sleepers) > 0) {
 		control_wake(state_futex(head));
+	}
 	if (outcome != COMPLETED)
 		atomic_store_explicit(&own->inside, 0, memory_order_relaxed);
 	*ret = round;
-	switch (outcome) {
-	case IS_CLOSED:
-		return err_closed();
-	case IS_BROKEN:
-		return atomic_load(&c->closed) ? err_closed() : err_broken(c, deadline);
-	case TIMED_OUT:
-		return err_timeout(c, kind, round, deadline);
-	case COMPLETED:
-		break;
-	}
+	if (outcome != COMPLETED)
+		return failed(c, outcome, kind, round, deadline);
 	/* Valid until this rank enters the next round. */
 	return atomic_load(&head->state) & DIFFER ? compare_kinds(c, round) : SMEM_OK;
 }
@@ -489,11 +385,8 @@ int32_t collective_allgather(struct collective *c, const void *send, uint32_t le
 	if (r != SMEM_OK)
 		return r;
 	for (uint32_t i = 0; i < c->size; i++) {
-		const char *from = control_rank(c->page, i)->small[round & 1];
-		if (len > CONTROL_SMALL)
-			from = control_at(c->page, control_data(c->page, i)) +
-			       (size_t)(round & 1) * CONTROL_AREA;
-		memcpy((char *)recv + (size_t)i * len, from, len);
+		memcpy((char *)recv + (size_t)i * len, control_contribution(c->page, i, round, len),
+		       len);
 	}
 	return SMEM_OK;
 }

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Making one is three steps that all ranks take together: they join a closed pool, the lowest rank
- * hands out the control page, and all say whether they have it. What a rank could not do in one of
- * the last two travels in its contribution, so that all fail at once with its code and its name.
+ * of each host hands out the control page, and all say whether they have it. What a rank could not
+ * do in one of the last two travels in its contribution, so that all fail at once with its code and
+ * its name.
+ *
+ * A host is a set of ranks that have mapped each other's memory. Each says whom it has mapped, and
+ * all look at the same answers: if these are sets apart, each with one page, then collectives run
+ * over the pages, and between them through the store.
  *
  * Deaths come on the I/O loop, from the store or from the agent of the peer, and go into the
  * control page, where they wake whoever waits; each rank tells the page what it learns, so one
  * notice is enough for all. Notices that come before the page is there are kept by the pool's peers
  * and looked up when it is.
  *
- * A page that not all ranks have is of no use: then collectives go through the store's gather,
- * contexts are keys and the exit is a note.
+ * If the sets overlap, or a rank does not have the page of its set, then collectives go through the
+ * store's gather, a request and a reply for each rank. In every case in which not all share one
+ * page contexts are keys and the exit is a note.
  */
 #include "core/symmetric.h"
 
@@ -31,8 +37,6 @@
 #include "util/log.h"
 #include "util/rng.h"
 
-#define PAGE_OWNER 0u /* the lowest rank */
-
 enum gone { HERE, LOST, LEFT };
 
 struct symmetric {
@@ -40,8 +44,8 @@ struct symmetric {
 	struct pool *pool;
 	struct control page; /* head NULL: none */
 	uint64_t page_object;
-	struct agent_addr owner; /* where the page is to be had; known once all have entered */
-	bool shared;		 /* all ranks have the page */
+	bool paged;			/* collectives run over the pages of the hosts */
+	bool shared;			/* and there is one for all */
 	_Atomic(struct control *) told; /* where losses go; NULL: they are only kept */
 	struct collective collective;
 	struct round round;
@@ -105,11 +109,6 @@ static void on_event(void *arg, const struct store_event *e)
 	uint32_t status;
 
 	switch (e->kind) {
-	case STORE_EVENT_ENTERED:
-		if (e->member == PAGE_OWNER && peer_card_check(e->data, e->len) == SMEM_OK)
-			memcpy(&s->owner, (const char *)e->data + offsetof(struct peer_card, agent),
-			       sizeof(s->owner));
-		break;
 	case STORE_EVENT_LEFT:
 		on_gone(s, e->member, LEFT);
 		break;
@@ -187,43 +186,39 @@ int32_t symmetric_new(const struct symmetric_config *config, struct deadline dea
 struct step {
 	uint32_t version;
 	int32_t code;
+	struct set set;	 /* who shares a page, this rank among them; empty: it wants none */
 	uint64_t object; /* of the control page; 0: this rank does not have it */
 	uint8_t cookie[AGENT_COOKIE];
-	char text[160]; /* why */
+	struct agent_addr agent; /* where the page is to be had, from who made it */
+	char text[160];		 /* why */
 };
-_Static_assert(sizeof(struct step) == 192, "wire layout");
-#define STEP_VERSION 1u
+_Static_assert(sizeof(struct step) == 384, "wire layout");
+#define STEP_VERSION 2u
 
-/* Tell the own result, hear all. *owner: what the owner of the page said. *all: every rank has it.
- */
+/* Tell the own result, hear all: `said` has room for what each rank says. */
 static int32_t step_together(struct symmetric *s, const char *kind, struct step *own,
-			     struct deadline deadline, struct step *owner, bool *all)
+			     struct deadline deadline, struct step *said)
 {
 	struct store_gathered got = {0};
 
 	own->version = STEP_VERSION;
 	if (own->code != SMEM_OK)
 		snprintf(own->text, sizeof(own->text), "%s", err_detail());
-	*all = true;
 	int32_t r = store_group_gather(pool_group(s->pool), kind, strlen(kind), own, sizeof(*own),
 				       deadline, NULL, &got);
 	for (uint32_t i = 0; r == SMEM_OK && i < got.size; i++) {
-		struct step said;
-		if (got.part[i].len != sizeof(said)) {
+		struct step *its = &said[i];
+		if (got.size != s->config.size || got.part[i].len != sizeof(*its)) {
 			r = smem_err(SMEM_IO, "rank %u sent a malformed %s", i, kind);
 			break;
 		}
-		memcpy(&said, got.part[i].data, sizeof(said));
-		said.text[sizeof(said.text) - 1] = '\0';
-		if (said.version != STEP_VERSION)
+		memcpy(its, got.part[i].data, sizeof(*its));
+		its->text[sizeof(its->text) - 1] = '\0';
+		if (its->version != STEP_VERSION)
 			r = smem_err(SMEM_NOT_SUPPORTED, "rank %u has version %u of %s, here is %u",
-				     i, said.version, kind, STEP_VERSION);
-		else if (said.code != SMEM_OK)
-			r = smem_err(said.code, "rank %u: %s", i, said.text);
-		if (said.object == 0)
-			*all = false;
-		if (i == PAGE_OWNER)
-			*owner = said;
+				     i, its->version, kind, STEP_VERSION);
+		else if (its->code != SMEM_OK)
+			r = smem_err(its->code, "rank %u: %s", i, its->text);
 	}
 	store_gathered_free(&got);
 	return r;
@@ -246,13 +241,48 @@ static int32_t page_offer(struct symmetric *s, struct step *ret)
 	return r;
 }
 
-/* No page and SMEM_OK when its owner is on another host. */
+/* The ranks whose memory is mapped here, as far as they are to share a page. */
+static struct set page_set(const struct symmetric *s)
+{
+	uint32_t part = (uint32_t)env_int(ENV_SHM_PAGE), own = s->config.rank;
+	struct set set = {.word = {0}};
+
+	for (uint32_t i = 0; part > 0 && i < s->config.size; i++) {
+		if (atomic_load(&pool_peer(s->pool, i)->mapped) &&
+		    (part == 1 || i / part == own / part))
+			set_add(&set, i);
+	}
+	return set;
+}
+
+static bool set_same(const struct set *a, const struct set *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+/* Is every rank in the set that it names, and are these apart? */
+static bool sets_agree(const struct step *said, uint32_t size)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < size; i++) {
+		uint32_t lowest = set_next(&said[i].set, 0);
+		if (lowest >= size || !set_has(&said[i].set, i) ||
+		    !set_same(&said[i].set, &said[lowest].set))
+			return false;
+		if (lowest == i)
+			count += set_count(&said[i].set);
+	}
+	return count == size;
+}
+
+/* No page and SMEM_OK when its owner cannot be reached after all. */
 static int32_t page_fetch(struct symmetric *s, const struct step *owner, struct deadline deadline)
 {
 	struct agent_peer *agent;
 	auto_fd int fd = -1;
 
-	int32_t r = agent_peer_open(&s->owner, deadline, NULL, NULL, &agent);
+	int32_t r = agent_peer_open(&owner->agent, deadline, NULL, NULL, &agent);
 	if (r == SMEM_UNREACHABLE)
 		return SMEM_OK;
 	if (r != SMEM_OK)
@@ -264,36 +294,74 @@ static int32_t page_fetch(struct symmetric *s, const struct step *owner, struct 
 	return r;
 }
 
+/* The page of the own set, once all know who makes which. */
+static int32_t page_get(struct symmetric *s, const struct step *said, struct deadline deadline,
+			struct step *own)
+{
+	uint32_t owner = set_next(&own->set, 0);
+	int32_t r = SMEM_OK;
+
+	own->object = 0;
+	if (!sets_agree(said, s->config.size))
+		return SMEM_OK;
+	if (owner != s->config.rank)
+		r = page_fetch(s, &said[owner], deadline);
+	if (s->page.head)
+		own->object = said[owner].object;
+	return r;
+}
+
+static void start_collectives(struct symmetric *s, const struct step *said)
+{
+	const struct set *own = &said[s->config.rank].set;
+
+	for (uint32_t i = 0; i < s->config.size; i++) {
+		if (said[i].object == 0) {
+			LOG_INFO("shm",
+				 "object %u: collectives by the store, for rank %u has no page",
+				 s->config.id, i);
+			return;
+		}
+	}
+	collective_init(&s->collective, &s->page, s->config.rank);
+	s->paged = true;
+	s->shared = set_count(own) == s->config.size;
+	if (!s->shared)
+		collective_outside(&s->collective, own, pool_group(s->pool));
+	tell_losses(s);
+}
+
+static int32_t meet_steps(struct symmetric *s, struct deadline deadline, struct step *said)
+{
+	struct step own = {.set = page_set(s), .agent = *agent_own()};
+
+	if (set_next(&own.set, 0) == s->config.rank)
+		own.code = page_offer(s, &own);
+	int32_t r = step_together(s, "page", &own, deadline, said);
+	if (r != SMEM_OK)
+		return r;
+	own.code = page_get(s, said, deadline, &own);
+	r = step_together(s, "have", &own, deadline, said);
+	if (r == SMEM_OK)
+		start_collectives(s, said);
+	return r;
+}
+
 int32_t symmetric_meet(struct symmetric *s, struct deadline deadline)
 {
-	struct step own = {0}, owner = {0};
-	bool all;
-
 	int32_t r = pool_join(s->pool, deadline);
+
 	if (r != SMEM_OK)
 		return r;
-	if (s->config.rank == PAGE_OWNER)
-		own.code = page_offer(s, &own);
-	r = step_together(s, "page", &own, deadline, &owner, &all);
-	if (r != SMEM_OK)
-		return r;
-	if (s->config.rank != PAGE_OWNER)
-		own.code = page_fetch(s, &owner, deadline);
-	own.object = s->page.head && env_int(ENV_SHM_PAGE) ? owner.object : 0;
-	if (s->page.head)
-		collective_init(&s->collective, &s->page, s->config.rank);
-	r = step_together(s, "have", &own, deadline, &owner, &all);
-	if (r != SMEM_OK)
-		return r;
-	s->shared = all;
-	if (all)
-		tell_losses(s);
-	return SMEM_OK;
+	auto_free struct step *said = calloc(s->config.size, sizeof(*said));
+	if (!said)
+		return smem_err(SMEM_MALLOC_FAILED, "answers of %u ranks", s->config.size);
+	return meet_steps(s, deadline, said);
 }
 
 void symmetric_wake(struct symmetric *s)
 {
-	if (s->shared)
+	if (s->paged)
 		collective_close(&s->collective);
 	pool_wake(s->pool);
 }
@@ -318,7 +386,7 @@ void symmetric_free(struct symmetric *s)
 
 int32_t symmetric_barrier(struct symmetric *s, struct deadline deadline)
 {
-	if (s->shared)
+	if (s->paged)
 		return collective_barrier(&s->collective, deadline);
 	return round_barrier(&s->round, pool_group(s->pool), deadline);
 }
@@ -326,14 +394,14 @@ int32_t symmetric_barrier(struct symmetric *s, struct deadline deadline)
 int32_t symmetric_allgather(struct symmetric *s, const void *send, uint32_t len, void *recv,
 			    struct deadline deadline)
 {
-	if (s->shared)
+	if (s->paged)
 		return collective_allgather(&s->collective, send, len, recv, deadline);
 	return round_allgather(&s->round, pool_group(s->pool), send, len, recv, deadline);
 }
 
 static enum gone how_gone(const struct symmetric *s, uint32_t rank)
 {
-	if (s->shared) {
+	if (s->paged) {
 		int32_t alive = collective_alive(&s->page, rank);
 		if (alive != SMEM_OK)
 			return alive == SMEM_PEER_LOST ? LOST : LEFT;

@@ -2,7 +2,7 @@
 /*
  * A symmetric object: a pool that all ranks create together, with collectives, extra contexts and
  * group exit. Ranks on one host share a control page for these; when the ranks are spread over
- * hosts the store does them for all.
+ * hosts, one of each host goes to the store for all of it.
  *
  * Any thread but a loop's. Codes not listed are those of the pool and the store.
  */
@@ -56,7 +56,7 @@ uint32_t symmetric_rank(const struct symmetric *s);
 uint32_t symmetric_size(const struct symmetric *s);
 char *symmetric_base(const struct symmetric *s);
 
-/* As collective.h, and SMEM_UNREACHABLE when they go through the store. */
+/* As collective.h. */
 int32_t symmetric_barrier(struct symmetric *s, struct deadline deadline);
 int32_t symmetric_allgather(struct symmetric *s, const void *send, uint32_t len, void *recv,
 			    struct deadline deadline);

@@ -21,8 +21,9 @@
 	  "1: pool memory in 2 MiB pages where the system has them; 0: always base pages")         \
 	X(ENV_COPY_THREADS, "SMEM_COPY_THREADS", INT, "-1", -1, 64,                                \
 	  "helper threads for large copies; -1: as many as CPUs are idle, 0: none")                \
-	X(ENV_SHM_PAGE, "SMEM_SHM_PAGE", INT, "1", 0, 1,                                           \
-	  "1: collectives of SHM among ranks of one host over a shared page; 0: by the store")     \
+	X(ENV_SHM_PAGE, "SMEM_SHM_PAGE", INT, "1", 0, 1024,                                        \
+	  "1: collectives of SHM among ranks of one host over a shared page; 0: by the store; "    \
+	  "more: a page for so many ranks by their numbers, as if each such part were a host")     \
 	X(ENV_SILENCE_MS, "SMEM_SILENCE_MS", INT, "3000", 1000, 60000,                             \
 	  "a host that is silent this long, in milliseconds, is lost")
 
