@@ -222,12 +222,38 @@ static uint32_t gone_first(const struct kv_group *g)
 	return i;
 }
 
+static bool is_done(const struct kv_group *g, const struct request *req)
+{
+	return g->done_kind && span_equal(blob_span(g->done_kind), req->extra);
+}
+
+/* Why `req` cannot stand for member i; SMEM_OK. */
+static int32_t stand_for(const struct kv_group *g, uint32_t i, const struct request *req,
+			 const char **why)
+{
+	const struct kv_member *m = i < g->numbers ? g->by_number[i] : NULL;
+	bool of_set = req->op == OP_SET_ROUND;
+
+	*why = "is no member";
+	if (!m)
+		return SMEM_INVALID_PARAM;
+	*why = "has had a later turn"; /* first of all: who comes late gets no other answer */
+	if (of_set && turn_used(m, (uint32_t)req->seq))
+		return SMEM_STALE;
+	*why = "has completed this round";
+	if (of_set && is_done(g, req))
+		return SMEM_REPEAT_CALL;
+	*why = "is in a collective already";
+	return m->round ? SMEM_INVALID_PARAM : SMEM_OK;
+}
+
 /* Whom the request stands for. False: answered already. */
 static bool round_set(struct kv *kv, const struct kv_member *m, const struct request *req,
 		      struct set *ret)
 {
 	const struct kv_group *g = m->group;
 	struct set s = {.word = {0}};
+	const char *why;
 	uint32_t i;
 
 	set_add(&s, m->number);
@@ -238,29 +264,15 @@ static bool round_set(struct kv *kv, const struct kv_member *m, const struct req
 	}
 	SET_FOREACH(i, &s)
 	{
-		const struct kv_member *other = i < g->numbers ? g->by_number[i] : NULL;
-		const char *wrong = NULL;
-		int32_t code = SMEM_INVALID_PARAM;
-		if (!other)
-			wrong = "is no member";
-		else if (req->op == OP_SET_ROUND && turn_used(other, (uint32_t)req->seq)) {
-			code = SMEM_STALE;
-			wrong = "has had a later turn";
-		} else if (other->round)
-			wrong = "is in a collective already";
-		if (wrong) {
+		int32_t code = stand_for(g, i, req, &why);
+		if (code != SMEM_OK) {
 			reply(kv, m->client, req->id, code, "group %s: rank %u %s", g->name, i,
-			      wrong);
+			      why);
 			return false;
 		}
 	}
 	*ret = s;
 	return true;
-}
-
-static bool is_done(const struct kv_group *g, const struct request *req)
-{
-	return g->done_kind && span_equal(blob_span(g->done_kind), req->extra);
 }
 
 /* False: answered already. */
@@ -273,9 +285,6 @@ static bool round_allowed(struct kv *kv, const struct kv_member *m, const struct
 		reply(kv, m->client, req->id, SMEM_INVALID_PARAM, "group %s: not closed", g->name);
 	else if (g->gone_count)
 		reply_gone(kv, m->client, req->id, g, gone_first(g));
-	else if (req->op == OP_SET_ROUND && is_done(g, req))
-		reply(kv, m->client, req->id, SMEM_REPEAT_CALL,
-		      "group %s: this round has completed", g->name);
 	else
 		return round_set(kv, m, req, ret);
 	return false;

@@ -122,6 +122,7 @@ static void test_sets_refused(void **state)
 	assert_int_equal(ask(p[1], set_round(0x03, 3, "k", "")), 1);
 	assert_int_equal(ask(p[2], set_round(0x04, 3, "k", "")), 0);
 	assert_int_equal(ask(p[2], set_round(0x04, 4, "k", "")), SMEM_REPEAT_CALL);
+	assert_int_equal(ask(p[2], set_round(0x04, 3, "k", "")), SMEM_STALE);
 	assert_int_equal(ask(p[2], set_round(0x04, 4, "l", "")), 1);
 	free_all(p, 3);
 }
