@@ -34,7 +34,7 @@ struct ofi_ctl {
 
 static void tune(int fd, uint32_t silence_ms)
 {
-	int on = 1, second = 1, count = 2 + (int)(silence_ms / 1000);
+	int on = 1, second = 1, count = 2 + (int)(silence_ms / 1000), urgent = 6;
 	unsigned user = silence_ms;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -43,6 +43,8 @@ static void tune(int fd, uint32_t silence_ms)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user, sizeof(user));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+	/* Before the data that queues at this host's interface. */
+	setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &urgent, sizeof(urgent));
 }
 
 static void ctl_finish(struct ofi_ctl *ctl)
@@ -178,6 +180,11 @@ int32_t ofi_ctl_connect(struct loop *loop, const struct sockaddr *sa, socklen_t 
 	if (e != 0)
 		ctl_end(ctl, err ? err : EIO);
 	return SMEM_OK;
+}
+
+void ofi_ctl_silence(struct ofi_ctl *ctl, uint32_t silence_ms)
+{
+	tune(ctl->fd, silence_ms);
 }
 
 void ofi_ctl_local(struct ofi_ctl *ctl, struct sockaddr_storage *ret)

@@ -36,6 +36,9 @@ int32_t ofi_ctl_connect(struct loop *loop, const struct sockaddr *sa, socklen_t 
 			struct ofi_ctl **ret);
 void ofi_ctl_free(struct ofi_ctl *ctl); /* NULL is fine; no callback afterwards */
 
+/* Another silence time. */
+void ofi_ctl_silence(struct ofi_ctl *ctl, uint32_t silence_ms);
+
 /* The local address of the connection. */
 void ofi_ctl_local(struct ofi_ctl *ctl, struct sockaddr_storage *ret);
 

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "util/rng.h"
 
 #define PROVIDERS_MAX 8u
+#define BRISK_MS      2 /* most answers are there by then */
 
 static int32_t no_answer(struct ofi_link *l, const char *what, struct deadline deadline)
 {
@@ -69,7 +71,7 @@ static int32_t dial(struct ofi_link *l, const struct ofi_host *host, struct dead
 
 static int32_t greet(struct ofi_link *l, const struct ofi_offer *offer, struct deadline deadline)
 {
-	struct ofi_hello hello = {.addr_len = l->ep.addr_len};
+	struct ofi_hello hello = {.addr_len = l->ep.addr_len, .silence_ms = l->process->silence_ms};
 	uint8_t want[OFI_CODE];
 
 	memcpy(hello.nonce, l->nonces.initiator, sizeof(hello.nonce));
@@ -92,10 +94,29 @@ static int32_t greet(struct ofi_link *l, const struct ofi_offer *offer, struct d
 	return SMEM_OK;
 }
 
-static bool link_ended(struct ofi_link *l)
+/* Nothing will come of the probe. Between two looks, let others run. */
+static bool hopeless(struct ofi_link *l, struct deadline deadline)
 {
-	LOCKED(&l->lock);
-	return l->ended;
+	uint32_t limit = l->process->silence_ms / (l->stuck ? 2 : 1);
+	struct pollfd fd = {.fd = l->dom.wait_fd, .events = POLLIN};
+	char why[OFI_TEXT];
+
+	pthread_mutex_lock(&l->lock);
+	bool over = l->ended || l->abandoned;
+	pthread_mutex_unlock(&l->lock);
+	if (over || deadline_passed(deadline)) {
+		no_answer(l, "read of the peer's probe", deadline);
+		return true;
+	}
+	if (ofi_watch_look(l, limit, why) != WATCH_FINE) {
+		smem_err(SMEM_UNREACHABLE, "%s", why);
+		return true;
+	}
+	if (deadline_elapsed_ms(deadline) < BRISK_MS)
+		sched_yield();
+	else if (ofi_domain_may_sleep(&l->dom))
+		poll(&fd, 1, BRISK_MS); /* connecting makes no event of every provider's queue */
+	return false;
 }
 
 /* Wait for the one read in flight. */
@@ -112,9 +133,8 @@ static int32_t probe_wait(struct ofi_link *l, struct deadline deadline)
 			return ofi_err(SMEM_UNREACHABLE, e.err, "read of the peer's probe");
 		if (n < 0 && n != -FI_EAGAIN && n != -FI_EAVAIL)
 			return ofi_err(SMEM_UNREACHABLE, n, "fi_cq_read");
-		if (link_ended(l) || deadline_passed(deadline))
-			return no_answer(l, "read of the peer's probe", deadline);
-		sched_yield();
+		if (hopeless(l, deadline))
+			return err_code();
 	}
 }
 
@@ -142,12 +162,15 @@ static int32_t probe(struct ofi_link *l, struct deadline deadline)
 			       .rma_iov = &at,
 			       .rma_iov_count = 1,
 			       .context = &l->op[0].context};
-	do {
-		n = fi_readmsg(l->ep.ep, &m, FI_COMPLETION);
-		if (n == -FI_EAGAIN)
-			(void)fi_cq_read(l->dom.cq, NULL, 0);
-	} while (n == -FI_EAGAIN && !deadline_passed(deadline) && !link_ended(l));
-	int32_t r = n == 0 ? probe_wait(l, deadline) : ofi_err(SMEM_UNREACHABLE, n, "fi_readmsg");
+	int32_t r = SMEM_OK;
+	ofi_watch_begin(l);
+	while ((n = fi_readmsg(l->ep.ep, &m, FI_COMPLETION)) == -FI_EAGAIN && r == SMEM_OK) {
+		(void)fi_cq_read(l->dom.cq, NULL, 0);
+		if (hopeless(l, deadline))
+			r = err_code();
+	}
+	if (r == SMEM_OK)
+		r = n == 0 ? probe_wait(l, deadline) : ofi_err(SMEM_UNREACHABLE, n, "fi_readmsg");
 	if (r != SMEM_OK)
 		ofi_ep_close(&l->ep); /* before `got` goes */
 	if (mr)
@@ -195,7 +218,7 @@ static void link_started(struct ofi_link *l)
 		LL_PREPEND2(l->free_ops, &l->op[i], next_free);
 	LOCKED(&l->lock);
 	l->up = l->was_up = true;
-	l->silent = false;
+	l->silent = l->stuck = false;
 	snprintf(l->provider, sizeof(l->provider), "%s", l->dom.offer->provider);
 	LOG_DEBUG("ofi", "%s: %s at %s", l->name, l->dom.offer->provider, l->dom.offer->node);
 }

@@ -10,6 +10,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -160,6 +161,63 @@ void ofi_fds_connections(const void *addr, size_t len)
 	memcpy(&of, addr, len);
 	if (port_of(&of) != 0)
 		each_fd(claim_port, &of);
+}
+
+struct movement {
+	struct sockaddr_storage own, peer;
+	uint64_t bytes;
+	bool seen;
+};
+
+static bool same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+	struct sockaddr_in x, y;
+	struct sockaddr_in6 x6, y6;
+
+	if (a->ss_family != b->ss_family || port_of(a) != port_of(b))
+		return false;
+	memcpy(&x, a, sizeof(x));
+	memcpy(&y, b, sizeof(y));
+	memcpy(&x6, a, sizeof(x6));
+	memcpy(&y6, b, sizeof(y6));
+	return a->ss_family == AF_INET ? x.sin_addr.s_addr == y.sin_addr.s_addr
+				       : IN6_ARE_ADDR_EQUAL(&x6.sin6_addr, &y6.sin6_addr);
+}
+
+static void add_movement(int fd, void *arg)
+{
+	struct sockaddr_storage own = {0}, peer = {0};
+	socklen_t own_len = sizeof(own), peer_len = sizeof(peer);
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+	struct movement *m = arg;
+
+	if (getsockname(fd, (struct sockaddr *)&own, &own_len) != 0 ||
+	    getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0)
+		return;
+	if (!same_address(&peer, &m->peer) && !same_address(&own, &m->own))
+		return;
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+		return;
+	m->bytes += info.tcpi_bytes_acked + info.tcpi_bytes_received;
+	m->seen = true;
+}
+
+bool ofi_fds_moved(const void *own, size_t own_len, const void *peer, size_t peer_len,
+		   uint64_t *ret)
+{
+	struct movement m = {.seen = false};
+
+	*ret = 0;
+	if (own_len > sizeof(m.own) || peer_len > sizeof(m.peer))
+		return false;
+	memcpy(&m.own, own, own_len);
+	memcpy(&m.peer, peer, peer_len);
+	if (port_of(&m.own) == 0 || port_of(&m.peer) == 0)
+		return false;
+	each_fd(add_movement, &m);
+	*ret = m.bytes;
+	return m.seen;
 }
 
 void ofi_fds_drop(void)

@@ -7,7 +7,9 @@
 #ifndef TRANSPORT_OFI_FDS_H
 #define TRANSPORT_OFI_FDS_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct ofi_fds_seen {
 	unsigned char bit[1024]; /* descriptors up to 8191 */
@@ -20,6 +22,12 @@ void ofi_fds_after(const struct ofi_fds_seen *seen);
 /* Connections of the endpoint with this address (a sockaddr), or to it: they are made while it is
  * used, so look after it has been. */
 void ofi_fds_connections(const void *addr, size_t len);
+
+/* Bytes that the connections of the endpoint at `own` (which reaches the one at `peer`) have moved:
+ * received, or sent and acknowledged by the other kernel. False: it has none that can be looked at.
+ */
+bool ofi_fds_moved(const void *own, size_t own_len, const void *peer, size_t peer_len,
+		   uint64_t *ret);
 
 /* After fork, in the child: close the sockets. */
 void ofi_fds_drop(void);

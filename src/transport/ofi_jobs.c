@@ -12,8 +12,9 @@
  * A job ends by its last completion, by a failure of its own (a region withdrawn), or cut with the
  * link: then the call sets the link up again and starts over, which is sound because the cut is
  * final on both sides and writing the same bytes again changes nothing. It gives up when the peer
- * is gone or silent, when the link does not come back within the silence time, or when operations
- * fail again and again on a link that is otherwise well.
+ * is gone or silent, when the link does not come back within the silence time, when nothing moves
+ * on a new connection as on the one before, or when operations fail again and again on a link that
+ * is otherwise well.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -25,11 +26,11 @@
 #include <utlist.h>
 
 #include "transport/ofi_link.h"
+#include "util/cleanup.h"
 #include "util/err.h"
 #include "util/log.h"
 
 #define SPIN_NS	 50000u
-#define BLOCK_MS 1000
 #define REAP_MAX 16
 #define YIELD	 32 /* turns between two offers of the CPU to others */
 #define ATTEMPTS 3  /* of operations that fail on a link that is well */
@@ -49,6 +50,7 @@ struct link_job {
 	uint64_t address;
 	int32_t status; /* its own failure: nothing more is posted */
 	bool cut;	/* the link broke */
+	bool stuck;	/* because nothing moved */
 	bool done;
 };
 
@@ -63,7 +65,7 @@ static bool is_plain(const struct smem_xfer *x)
 	return x->height == 1 || (x->dpitch == x->width && x->spitch == x->width);
 }
 
-static struct piece look(const struct link_job *job, struct cursor at)
+static struct piece piece_at(const struct link_job *job, struct cursor at)
 {
 	const struct smem_xfer *x = &job->x[at.i];
 	const char *src = (const char *)x->src + at.off;
@@ -156,7 +158,7 @@ static bool op_fill(struct ofi_link *l, struct link_op *op, struct link_job *job
 	op->n = 0;
 	op->bytes = 0;
 	while (at.i < job->n && op->bytes < OFI_CHUNK) {
-		struct piece p = look(job, at);
+		struct piece p = piece_at(job, at);
 		struct ofi_key *key = ofi_keys_find(&l->keys, p.remote, job->put);
 		if (!key && op->n == 0) {
 			job->wants = true;
@@ -331,9 +333,23 @@ static void doze(struct ofi_link *l)
 
 	if (!ofi_domain_may_sleep(&l->dom))
 		return;
-	if (poll(fds, 2, BLOCK_MS) > 0 && (fds[1].revents & POLLIN) &&
+	if (poll(fds, 2, ofi_watch_pause_ms(l)) > 0 && (fds[1].revents & POLLIN) &&
 	    read(l->wake, &word, sizeof(word)) < 0 && errno != EAGAIN)
 		LOG_WARN("ofi", "%s: errno %d", l->name, errno);
+}
+
+/* Break the link if nothing moves or is heard any more. */
+static void look(struct ofi_link *l)
+{
+	uint32_t limit = l->process->silence_ms;
+	char why[OFI_TEXT];
+
+	enum ofi_verdict v = ofi_watch_look(l, limit, why);
+	if (v == WATCH_FINE)
+		return;
+	LOCKED(&l->lock);
+	l->stuck = v == WATCH_STUCK && !l->broken;
+	ofi_link_break(l, why);
 }
 
 /* Drive the link until `own` is done or wants something, or the link breaks. */
@@ -342,13 +358,16 @@ static void drive(struct ofi_link *l, struct link_job *own)
 	uint64_t active = clock_ns();
 	bool sleep = false;
 
+	ofi_watch_begin(l);
 	for (unsigned turn = 1;; turn++) {
 		unsigned moved = post_some(l);
 		moved += reap(l);
 		if (moved > 0) {
 			active = clock_ns();
+			ofi_watch_moved(&l->watch, active);
 		} else if (sleep) {
 			doze(l);
+			look(l);
 		} else if (turn % YIELD == 0) {
 			sched_yield();
 		}
@@ -376,6 +395,7 @@ void ofi_jobs_cut(struct ofi_link *l)
 	{
 		DL_DELETE(l->jobs, job);
 		job->cut = job->done = true;
+		job->stuck = l->stuck;
 	}
 	LL_FOREACH(l->asks, ask)
 	{
@@ -429,9 +449,11 @@ static const char *put_or_get(bool put)
 static int32_t cut_error(struct ofi_link *l, const struct link_job *job, bool lost,
 			 struct deadline since)
 {
-	struct piece p = look(job, (struct cursor){0});
+	struct piece p = piece_at(job, (struct cursor){0});
 
-	return smem_err(lost ? SMEM_PEER_LOST : SMEM_IO,
+	return smem_err(lost	     ? SMEM_PEER_LOST
+			: job->stuck ? SMEM_UNREACHABLE
+				     : SMEM_IO,
 			"%s %s, 0x%" PRIx64 " + %zu%s: %s, after %" PRIu64 " ms",
 			put_or_get(job->put), l->name, p.remote, p.len,
 			job->n > 1 ? " and more" : "", l->why, deadline_elapsed_ms(since));
@@ -441,7 +463,7 @@ static int32_t cut_error(struct ofi_link *l, const struct link_job *job, bool lo
 static int32_t ready_error(struct ofi_link *l, int32_t code, const struct link_job *job,
 			   struct deadline since)
 {
-	struct piece p = look(job, (struct cursor){0});
+	struct piece p = piece_at(job, (struct cursor){0});
 	char why[400];
 
 	snprintf(why, sizeof(why), "%s", err_detail());
@@ -483,7 +505,7 @@ static int32_t cover(struct ofi_link *l, const struct smem_xfer *x, size_t n, bo
 	int32_t r = SMEM_OK;
 
 	for (struct cursor at = {0}; at.i < n && r == SMEM_OK;) {
-		struct piece p = look(&job, at);
+		struct piece p = piece_at(&job, at);
 		size_t pitch = put ? x[at.i].dpitch : x[at.i].spitch;
 		uint64_t span =
 		    is_plain(&x[at.i]) ? p.len : pitch * (x[at.i].height - 1) + x[at.i].width;
@@ -503,6 +525,7 @@ int32_t ofi_link_move(struct ofi_link *l, const struct smem_xfer *x, size_t n, b
 	struct deadline since = deadline_in_ms(l->process->silence_ms), limit = since;
 	struct link_job job;
 	int32_t r = SMEM_OK;
+	unsigned stuck = 0;
 
 	pthread_mutex_lock(&l->lock);
 	for (unsigned attempt = 1;; attempt++) {
@@ -525,7 +548,10 @@ int32_t ofi_link_move(struct ofi_link *l, const struct smem_xfer *x, size_t n, b
 			break;
 		if (attempt == 1)
 			limit = deadline_in_ms(l->process->silence_ms);
-		if (l->abandoned || silent || attempt == ATTEMPTS || deadline_passed(limit)) {
+		/* A new connection may get through where an old one was forgotten: once. */
+		stuck += job.stuck;
+		if (l->abandoned || silent || stuck > 1 || attempt == ATTEMPTS ||
+		    deadline_passed(limit)) {
 			r = cut_error(l, &job, l->abandoned || silent, since);
 			break;
 		}

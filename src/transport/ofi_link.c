@@ -126,6 +126,10 @@ static void on_msg(void *arg, const struct ofi_msg *m)
 	case OFI_REVOKE:
 		on_revoke(l, m->id.id);
 		break;
+	case OFI_PONG:
+		l->pong = m->pulse;
+		l->pong_ns = clock_ns();
+		return; /* whoever asked looks now and then */
 	case OFI_CUT_DONE:
 		l->have_cut = true;
 		break;
@@ -188,7 +192,6 @@ static void stop_on_loop(void *arg)
 	ofi_ctl_free(arg);
 }
 
-/* The control connection goes, and with it what belongs to it. */
 void ofi_link_hang_up(struct ofi_link *l)
 {
 	pthread_mutex_lock(&l->lock);
@@ -203,14 +206,13 @@ void ofi_link_hang_up(struct ofi_link *l)
 	ofi_keys_clear(&l->keys);
 }
 
-/* Wait for *flag; false: the connection ended, the link was abandoned or the deadline passed. */
 bool ofi_link_wait(struct ofi_link *l, const bool *flag, struct deadline deadline)
 {
 	struct timespec until = deadline_timespec(deadline);
 	int err = 0;
 
 	LOCKED(&l->lock);
-	while (!*flag && !l->ended && err == 0)
+	while (!*flag && !l->ended && !l->abandoned && err == 0)
 		err = pthread_cond_clockwait(&l->cond, &l->lock, CLOCK_MONOTONIC, &until);
 	return *flag;
 }
@@ -263,22 +265,27 @@ bool ofi_link_silent(const struct ofi_link *l)
 	return l->ended && means_silent(l->end_err);
 }
 
-/* Ask the peer to close its end and wait until it did, or until it was silent for long enough. */
+/*
+ * Ask the peer to close its end and wait until it did, or until it was silent for long enough. A
+ * control connection that the peer closed says the same as its answer; one that this kernel gave up
+ * says nothing.
+ */
 static void fence(struct ofi_link *l)
 {
-	uint32_t silence = l->process->silence_ms, heard = 0;
+	uint32_t silence = l->process->silence_ms;
 	struct ofi_id none = {0};
+	int err = 0;
 
-	pthread_mutex_lock(&l->lock);
-	bool asked = l->ctl && !l->ended;
-	if (asked) {
-		heard = ofi_ctl_heard_ms(l->ctl);
-		asked = ofi_ctl_post(l->ctl, OFI_CUT, &none) == SMEM_OK;
-	}
-	pthread_mutex_unlock(&l->lock);
-	if (asked)
-		ofi_link_wait(l, &l->have_cut,
-			      deadline_in_ms(heard < silence ? silence - heard : 0));
+	LOCKED(&l->lock);
+	if (!l->ctl)
+		return;
+	uint32_t heard = ofi_ctl_heard_ms(l->ctl);
+	struct deadline rest = deadline_in_ms(heard < silence ? silence - heard : 0);
+	struct timespec until = deadline_timespec(rest);
+	if (!l->ended && ofi_ctl_post(l->ctl, OFI_CUT, &none) != SMEM_OK)
+		LOG_WARN("ofi", "%s: %s", l->name, err_detail());
+	while (!l->have_cut && err == 0 && (!l->ended || ofi_link_silent(l)))
+		err = pthread_cond_clockwait(&l->cond, &l->lock, CLOCK_MONOTONIC, &until);
 }
 
 void ofi_link_down(struct ofi_link *l)

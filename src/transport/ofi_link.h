@@ -17,6 +17,7 @@
 #include "transport/ofi_ctl.h"
 #include "transport/ofi_fabric.h"
 #include "transport/ofi_keys.h"
+#include "transport/ofi_watch.h"
 #include "transport/transport.h"
 #include "util/limits.h"
 
@@ -67,6 +68,7 @@ struct ofi_link {
 	bool sleeping;		     /* the leader is in poll(2) */
 	int wake;		     /* eventfd for it */
 	bool silent;		     /* it broke because nothing was heard */
+	bool stuck;		     /* it broke because nothing moved */
 	char provider[OFI_PROVIDER]; /* that it came up with last */
 	char why[OFI_TEXT];	     /* it broke */
 	uint64_t tried_ns;	     /* end of the last try to set it up, which failed with: */
@@ -79,6 +81,8 @@ struct ofi_link {
 	bool have_up, have_challenge, have_ready, have_cut;
 	struct ofi_challenge challenge;
 	struct ofi_ready ready;
+	struct ofi_pulse pong; /* the last one, and when it came */
+	uint64_t pong_ns;
 	struct sockaddr_storage local;
 	struct ofi_nonces nonces;
 
@@ -88,6 +92,7 @@ struct ofi_link {
 	struct link_job *jobs;
 
 	struct ofi_domain dom; /* the lead's, from here */
+	struct ofi_watch watch;
 	struct ofi_ep ep;
 	fi_addr_t peer;
 	unsigned segments; /* pieces of one operation */

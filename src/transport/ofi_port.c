@@ -41,6 +41,8 @@ static struct {
 	struct ofi_port *dead; /* closed; freed when the thread looks at them no more */
 	unsigned count;
 	_Atomic bool poked; /* the list changed, or stop */
+	_Atomic uint64_t turns;
+	uint64_t told; /* of them, at the last question */
 	bool stop, running;
 	pthread_t thread;
 	int wake;
@@ -129,6 +131,7 @@ static void *serve(void *arg)
 	static struct pollfd fds[PORTS_MAX + 1]; /* there is one such thread */
 	static struct ofi_port *at[PORTS_MAX];
 	uint64_t active = clock_ns(), before = active, shortest = UINT64_MAX;
+	uint64_t turns = atomic_load(&ports.turns);
 	unsigned n = snapshot(at, fds);
 
 	(void)arg;
@@ -141,6 +144,7 @@ static void *serve(void *arg)
 		}
 		for (unsigned i = 0; i < n; i++)
 			port_progress(at[i]);
+		atomic_store_explicit(&ports.turns, turns++, memory_order_relaxed);
 		uint64_t now = clock_ns();
 		uint64_t took = now - before;
 		before = now;
@@ -231,6 +235,16 @@ void ofi_port_put(struct ofi_port *p, struct ofi_ep *ep, struct fid_mr *mr)
 	ports.count--;
 	pthread_mutex_unlock(&ports.lock);
 	wake_thread();
+}
+
+uint64_t ofi_ports_turns(void)
+{
+	uint64_t turns = atomic_load(&ports.turns);
+
+	if (turns == ports.told && ports.running)
+		wake_thread();
+	ports.told = turns;
+	return turns;
 }
 
 void ofi_ports_stop(void)

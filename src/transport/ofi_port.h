@@ -25,6 +25,10 @@ int32_t ofi_port_get(const struct ofi_offer *offer, struct ofi_port **ret);
  * to them are closed already, but for `mr`. */
 void ofi_port_put(struct ofi_port *p, struct ofi_ep *ep, struct fid_mr *mr);
 
+/* How often the thread has looked at its queues. It is made to look again, so the number grows
+ * unless the thread cannot run. One thread at a time, as above. */
+uint64_t ofi_ports_turns(void);
+
 /* Stop the thread and close all; their endpoints and memory are closed already. */
 void ofi_ports_stop(void);
 

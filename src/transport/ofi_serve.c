@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <event2/event.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -32,7 +33,9 @@
 #include "util/loop.h"
 #include "util/rng.h"
 
-#define BACKLOG 1024
+#define BACKLOG	    1024
+#define TICKS	    4	/* looks at a silent client before it is given up */
+#define SILENCE_MIN 100 /* of a client that wants to be given up soon */
 
 struct grant { /* a region whose key a client was given */
 	struct grant *next;
@@ -43,7 +46,8 @@ struct grant { /* a region whose key a client was given */
 struct client {
 	struct client *prev, *next;
 	struct ofi_ctl *ctl;
-	struct event *hello_timer;
+	struct event *timer; /* no hello in time; then, its silence */
+	uint32_t silence_ms;
 	struct ofi_nonces nonces;
 	struct ofi_port *port;
 	struct ofi_ep ep;
@@ -88,8 +92,8 @@ static void close_ep(struct client *c)
 static void client_free(struct client *c)
 {
 	close_ep(c);
-	if (c->hello_timer)
-		event_free(c->hello_timer);
+	if (c->timer)
+		event_free(c->timer);
 	ofi_ctl_free(c->ctl);
 	DL_DELETE(serve.clients, c);
 	serve.count--;
@@ -134,6 +138,18 @@ static int32_t open_ep(struct client *c, const struct ofi_hello *h, struct ofi_r
 	return r;
 }
 
+/* Give up before the initiator does, whichever of us is the more patient. */
+static void watch_silence(struct client *c, uint32_t silence_ms)
+{
+	c->silence_ms = serve.config.silence_ms;
+	if (silence_ms >= SILENCE_MIN && silence_ms < c->silence_ms)
+		c->silence_ms = silence_ms;
+	ofi_ctl_silence(c->ctl, c->silence_ms / 2);
+	event_del(c->timer);
+	if (c->silence_ms < OFI_KEEPALIVE_MS)
+		event_add(c->timer, &(struct timeval){.tv_usec = 1});
+}
+
 static void on_hello(struct client *c, const struct ofi_hello *h)
 {
 	struct ofi_ready ready = {0};
@@ -145,7 +161,7 @@ static void on_hello(struct client *c, const struct ofi_hello *h)
 		client_refuse(c, "it does not know this process's key");
 		return;
 	}
-	event_del(c->hello_timer);
+	watch_silence(c, h->silence_ms);
 	ofi_code(serve.card.key, sizeof(serve.card.key), "probe", &c->nonces, 0, c->probe);
 	ready.result = open_ep(c, h, &ready);
 	if (ready.result != SMEM_OK) {
@@ -209,6 +225,9 @@ static void on_msg(void *arg, const struct ofi_msg *m)
 		ofi_ctl_send(c->ctl, OFI_CUT_DONE, &m->id);
 	} else if (!c->ep.ep) {
 		client_refuse(c, "a request before its hello");
+	} else if (m->head.type == OFI_PING) {
+		struct ofi_pulse pong = {.seq = m->pulse.seq, .turns = ofi_ports_turns()};
+		ofi_ctl_send(c->ctl, OFI_PONG, &pong);
 	} else if (m->head.type == OFI_RESOLVE) {
 		on_resolve(c, &m->resolve);
 	} else if (m->head.type == OFI_REVOKED) {
@@ -226,11 +245,32 @@ static void on_end(void *arg, int err)
 	client_free(c);
 }
 
-static void on_hello_late(evutil_socket_t fd, short what, void *arg)
+/* The kernel's keepalive is in whole seconds: who gives up sooner than that notices needs ours. */
+static void on_tick(struct client *c)
 {
+	uint32_t heard = ofi_ctl_heard_ms(c->ctl), limit = c->silence_ms / 2;
+	struct ofi_pulse none = {.seq = 0};
+
+	if (heard >= limit) {
+		LOG_DEBUG("ofi", "client %s is silent for %" PRIu32 " ms", c->name, heard);
+		client_free(c);
+		return;
+	}
+	if (heard >= limit / 2)
+		ofi_ctl_send(c->ctl, OFI_PONG, &none);
+	event_add(c->timer, &(struct timeval){.tv_usec = (long)limit * 1000 / TICKS});
+}
+
+static void on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct client *c = arg;
+
 	(void)fd;
 	(void)what;
-	client_refuse(arg, "no hello in time");
+	if (c->silence_ms)
+		on_tick(c);
+	else
+		client_refuse(c, "no hello in time");
 }
 
 static void client_new(int fd, const struct sockaddr_storage *from)
@@ -253,8 +293,8 @@ static void client_new(int fd, const struct sockaddr_storage *from)
 	serve.count++;
 	int32_t r =
 	    ofi_ctl_accept(serve.config.loop, fd, serve.config.silence_ms / 2, &ops, c, &c->ctl);
-	c->hello_timer = evtimer_new(loop_base(serve.config.loop), on_hello_late, c);
-	if (r != SMEM_OK || !c->hello_timer || evtimer_add(c->hello_timer, &late) != 0) {
+	c->timer = evtimer_new(loop_base(serve.config.loop), on_timer, c);
+	if (r != SMEM_OK || !c->timer || evtimer_add(c->timer, &late) != 0) {
 		client_free(c);
 		return;
 	}

@@ -18,7 +18,8 @@ static const size_t body_size[OFI_TYPES] = {
     [OFI_READY] = sizeof(struct ofi_ready),	    [OFI_RESOLVE] = sizeof(struct ofi_resolve),
     [OFI_REGION] = sizeof(struct ofi_region),	    [OFI_REVOKE] = sizeof(struct ofi_id),
     [OFI_REVOKED] = sizeof(struct ofi_id),	    [OFI_CUT] = sizeof(struct ofi_id),
-    [OFI_CUT_DONE] = sizeof(struct ofi_id),
+    [OFI_CUT_DONE] = sizeof(struct ofi_id),	    [OFI_PING] = sizeof(struct ofi_pulse),
+    [OFI_PONG] = sizeof(struct ofi_pulse),
 };
 
 size_t ofi_msg_size(unsigned type)

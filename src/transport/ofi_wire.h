@@ -50,6 +50,8 @@ enum ofi_type {
 	OFI_REVOKED,	   /* initiator: nothing of mine is in flight to it any more */
 	OFI_CUT,	   /* initiator: close your endpoint for me */
 	OFI_CUT_DONE,	   /* target: closed, nothing lands any more */
+	OFI_PING,	   /* initiator: something is in flight; are you there? */
+	OFI_PONG,	   /* target: yes, and this often has my thread looked since it began */
 	OFI_TYPES
 };
 
@@ -72,7 +74,7 @@ struct ofi_hello {
 	uint8_t code[OFI_CODE]; /* of the key: "hello" */
 	char provider[OFI_PROVIDER];
 	uint32_t addr_len;
-	uint32_t zero;
+	uint32_t silence_ms; /* of the initiator; the target gives up in half of it */
 	uint8_t addr[OFI_EP_ADDR];
 };
 _Static_assert(sizeof(struct ofi_hello) == 216, "wire layout");
@@ -110,6 +112,11 @@ struct ofi_id {
 	uint64_t id;
 };
 
+struct ofi_pulse {
+	uint64_t seq; /* of the ping, and of its answer */
+	uint64_t turns;
+};
+
 struct ofi_msg {
 	struct ofi_head head;
 	union {
@@ -119,6 +126,7 @@ struct ofi_msg {
 		struct ofi_resolve resolve;
 		struct ofi_region region;
 		struct ofi_id id;
+		struct ofi_pulse pulse;
 	};
 };
 

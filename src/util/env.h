@@ -24,7 +24,7 @@
 	X(ENV_SHM_PAGE, "SMEM_SHM_PAGE", INT, "1", 0, 1024,                                        \
 	  "1: collectives of SHM among ranks of one host over a shared page; 0: by the store; "    \
 	  "more: a page for so many ranks by their numbers, as if each such part were a host")     \
-	X(ENV_SILENCE_MS, "SMEM_SILENCE_MS", INT, "3000", 1000, 60000,                             \
+	X(ENV_SILENCE_MS, "SMEM_SILENCE_MS", INT, "3000", 250, 60000,                              \
 	  "a host that is silent this long, in milliseconds, is lost")
 
 #define ENV_ID(id, ...) id,

@@ -84,10 +84,11 @@
 #define DESTROY_ACK_MS	5000  /* how long destroy and uninit wait for live members */
 #define KEEPER_OPEN_MS	10000 /* mapping a newcomer; one that is stopped holds up the next */
 
-#define OFI_CLIENTS_MAX	    4096u	/* peers of other hosts with a connection to this process */
-#define OFI_HELLO_MS	    15000	/* a connection that has not said hello by then is cut */
-#define OFI_BUSY_MS	    10000	/* what a handshake may take at a host that is busy */
-#define OFI_WITHDRAW_ASK_MS 1000	/* what a peer may take to let go of a withdrawn region */
+#define OFI_CLIENTS_MAX	    4096u /* peers of other hosts with a connection to this process */
+#define OFI_HELLO_MS	    15000 /* a connection that has not said hello by then is cut */
+#define OFI_KEEPALIVE_MS    2500  /* a shorter silence is too short for the kernel's keepalive */
+#define OFI_BUSY_MS	    10000 /* what a handshake may take at a host that is busy */
+#define OFI_WITHDRAW_ASK_MS 1000  /* what a peer may take to let go of a withdrawn region */
 #define OFI_CHUNK	    (4u << 20)	/* bytes of one operation: small copies wait no longer */
 #define OFI_WINDOW	    (32u << 20) /* bytes in flight to one peer */
 #define OFI_OPS		    64u /* operations in flight to one peer: below any provider's queue */
