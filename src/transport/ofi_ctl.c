@@ -195,13 +195,15 @@ void ofi_ctl_local(struct ofi_ctl *ctl, struct sockaddr_storage *ret)
 	getsockname(ctl->fd, (struct sockaddr *)ret, &len);
 }
 
-uint32_t ofi_ctl_heard_ms(const struct ofi_ctl *ctl)
+uint32_t ofi_ctl_heard_ms(const struct ofi_ctl *ctl, bool *ret_unacked)
 {
 	struct tcp_info info = {0};
 	socklen_t len = sizeof(info);
 
 	if (getsockopt(ctl->fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-		return 0;
+		memset(&info, 0, sizeof(info));
+	if (ret_unacked)
+		*ret_unacked = info.tcpi_unacked > 0;
 	return info.tcpi_last_ack_recv < info.tcpi_last_data_recv ? info.tcpi_last_ack_recv
 								  : info.tcpi_last_data_recv;
 }

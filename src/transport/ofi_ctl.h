@@ -42,9 +42,10 @@ void ofi_ctl_silence(struct ofi_ctl *ctl, uint32_t silence_ms);
 /* The local address of the connection. */
 void ofi_ctl_local(struct ofi_ctl *ctl, struct sockaddr_storage *ret);
 
-/* Milliseconds since the peer's host was last heard; a live one answers a probe every second. Any
- * thread, while the ctl cannot be freed. */
-uint32_t ofi_ctl_heard_ms(const struct ofi_ctl *ctl);
+/* Milliseconds since the peer's host was last heard; a live one answers a probe every second. And
+ * whether something was sent that it has not acknowledged (may be NULL). Any thread, while the ctl
+ * cannot be freed. */
+uint32_t ofi_ctl_heard_ms(const struct ofi_ctl *ctl, bool *ret_unacked);
 
 /* body: of the size that belongs to the type. */
 void ofi_ctl_send(struct ofi_ctl *ctl, enum ofi_type type, const void *body);

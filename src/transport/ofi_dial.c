@@ -223,13 +223,21 @@ static void link_started(struct ofi_link *l)
 	LOG_DEBUG("ofi", "%s: %s at %s", l->name, l->dom.offer->provider, l->dom.offer->node);
 }
 
+/* The connection was closed over there, by a process that ends or died before it came to it. */
+static bool turned_away(struct ofi_link *l)
+{
+	LOCKED(&l->lock);
+	return l->ended && (l->end_err == 0 || l->end_err == ECONNRESET || l->end_err == EPIPE);
+}
+
 /* One address of the peer, with one provider after the other. *ret_gone: nobody listens there. */
 static int32_t try_host(struct ofi_link *l, const struct ofi_host *host, struct deadline deadline,
 			bool *ret_gone)
 {
+	bool again = true; /* once, to learn whether anybody listens there still */
 	int32_t r = SMEM_OK;
 
-	for (unsigned i = 0; i < PROVIDERS_MAX; i++) {
+	for (unsigned i = 0; i < PROVIDERS_MAX;) {
 		const struct ofi_offer *offer = NULL;
 		r = dial(l, host, deadline);
 		if (r == SMEM_OK)
@@ -242,11 +250,16 @@ static int32_t try_host(struct ofi_link *l, const struct ofi_host *host, struct 
 			link_started(l);
 			return SMEM_OK;
 		}
+		bool retry = again && turned_away(l);
 		pthread_mutex_lock(&l->lock);
 		*ret_gone = l->end_err == ECONNREFUSED;
 		pthread_mutex_unlock(&l->lock);
 		ofi_link_hang_up(l);
-		if (!next || r != SMEM_NOT_SUPPORTED)
+		if (retry)
+			again = false;
+		else if (next && r == SMEM_NOT_SUPPORTED)
+			i++;
+		else
 			break;
 	}
 	return r;

@@ -127,6 +127,8 @@ static void on_msg(void *arg, const struct ofi_msg *m)
 		on_revoke(l, m->id.id);
 		break;
 	case OFI_PONG:
+		if (m->pulse.sent_ns == 0)
+			return;
 		l->pong = m->pulse;
 		l->pong_ns = clock_ns();
 		return; /* whoever asked looks now and then */
@@ -279,7 +281,7 @@ static void fence(struct ofi_link *l)
 	LOCKED(&l->lock);
 	if (!l->ctl)
 		return;
-	uint32_t heard = ofi_ctl_heard_ms(l->ctl);
+	uint32_t heard = ofi_ctl_heard_ms(l->ctl, NULL);
 	struct deadline rest = deadline_in_ms(heard < silence ? silence - heard : 0);
 	struct timespec until = deadline_timespec(rest);
 	if (!l->ended && ofi_ctl_post(l->ctl, OFI_CUT, &none) != SMEM_OK)

@@ -48,6 +48,7 @@ struct client {
 	struct ofi_ctl *ctl;
 	struct event *timer; /* no hello in time; then, its silence */
 	uint32_t silence_ms;
+	unsigned probes; /* sent while it is not heard */
 	struct ofi_nonces nonces;
 	struct ofi_port *port;
 	struct ofi_ep ep;
@@ -226,7 +227,7 @@ static void on_msg(void *arg, const struct ofi_msg *m)
 	} else if (!c->ep.ep) {
 		client_refuse(c, "a request before its hello");
 	} else if (m->head.type == OFI_PING) {
-		struct ofi_pulse pong = {.seq = m->pulse.seq, .turns = ofi_ports_turns()};
+		struct ofi_pulse pong = {.sent_ns = m->pulse.sent_ns, .turns = ofi_ports_turns()};
 		ofi_ctl_send(c->ctl, OFI_PONG, &pong);
 	} else if (m->head.type == OFI_RESOLVE) {
 		on_resolve(c, &m->resolve);
@@ -248,15 +249,18 @@ static void on_end(void *arg, int err)
 /* The kernel's keepalive is in whole seconds: who gives up sooner than that notices needs ours. */
 static void on_tick(struct client *c)
 {
-	uint32_t heard = ofi_ctl_heard_ms(c->ctl), limit = c->silence_ms / 2;
-	struct ofi_pulse none = {.seq = 0};
+	uint32_t limit = c->silence_ms / 2;
+	struct ofi_pulse none = {.sent_ns = 0};
+	bool unacked;
+	uint32_t heard = ofi_ctl_heard_ms(c->ctl, &unacked);
 
-	if (heard >= limit) {
+	if (heard >= limit && unacked && c->probes > 1) { /* else it is us who were not there */
 		LOG_DEBUG("ofi", "client %s is silent for %" PRIu32 " ms", c->name, heard);
 		client_free(c);
 		return;
 	}
-	if (heard >= limit / 2)
+	c->probes = heard >= limit / 2 ? c->probes + 1 : 0;
+	if (c->probes > 0)
 		ofi_ctl_send(c->ctl, OFI_PONG, &none);
 	event_add(c->timer, &(struct timeval){.tv_usec = (long)limit * 1000 / TICKS});
 }

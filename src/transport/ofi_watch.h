@@ -14,12 +14,14 @@
 
 struct ofi_link;
 
-struct ofi_watch {	   /* the lead's */
-	uint64_t next_ns;  /* when to look again */
-	uint64_t since_ns; /* nothing moved although the peer was there */
-	uint64_t moved;	   /* bytes of its connections */
-	uint64_t seq;
-	uint64_t asked_ns;	   /* a ping is out; 0: none */
+struct ofi_watch {		   /* the lead's */
+	uint64_t next_ns;	   /* when to look again */
+	uint64_t since_ns;	   /* nothing moved although the peer was there */
+	uint64_t moved;		   /* bytes of its connections */
+	uint64_t asked_ns;	   /* no answer to any ping since then; 0: none is out */
+	uint64_t sent_ns;	   /* the last one */
+	unsigned unanswered;	   /* pings */
+	bool doubt;		   /* whether its host is heard */
 	uint64_t turns, turned_ns; /* the peer's thread, and when it was known to run */
 };
 

@@ -113,7 +113,7 @@ struct ofi_id {
 };
 
 struct ofi_pulse {
-	uint64_t seq; /* of the ping, and of its answer */
+	uint64_t sent_ns; /* by the clock of who asked; 0: nobody did */
 	uint64_t turns;
 };
 

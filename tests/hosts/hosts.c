@@ -215,6 +215,43 @@ void host_link(struct rank *r, unsigned host, bool up)
 	RANK_OK(r, run_in(SWITCH, "ip link set p%u %s", host, up ? "up" : "down"));
 }
 
+/* Policy routing can tell ports apart, and needs no module. The order is that of the preferences.
+ */
+static int rule(unsigned host, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static int rule(unsigned host, const char *fmt, ...)
+{
+	char text[128];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return run_in(host, "ip rule %s", text) | run_in(host, "ip -6 rule %s", text);
+}
+
+void host_wall(struct rank *r, unsigned host, enum host_wall wall, const uint16_t *ports,
+	       unsigned n)
+{
+	const char *then = wall == HOST_LOSE_THESE ? "blackhole" : "goto 9";
+	const char *others = wall == HOST_LOSE_OTHERS ? "blackhole" : "prohibit";
+	int bad = 0;
+
+	while (rule(host, "del pref 5") == 0)
+		;
+	rule(host, "del pref 7");
+	rule(host, "del pref 9");
+	if (wall == HOST_OPEN)
+		return;
+	bad |= rule(host, "add pref 9 lookup local"); /* where to go on; it changes nothing */
+	for (unsigned i = 0; i < n; i++) {
+		bad |= rule(host, "add pref 5 iif lo ipproto tcp sport %u %s", ports[i], then);
+		bad |= rule(host, "add pref 5 iif lo ipproto tcp dport %u %s", ports[i], then);
+	}
+	if (wall != HOST_LOSE_THESE)
+		bad |= rule(host, "add pref 7 iif lo ipproto tcp %s", others);
+	RANK_OK(r, bad);
+}
+
 void host_mtu(struct rank *r, unsigned mtu)
 {
 	for (unsigned h = 0; h < HOSTS; h++) {
@@ -228,8 +265,8 @@ bool host_rate(struct rank *r, unsigned host, unsigned mbit)
 	(void)r;
 	run_in(host, "tc qdisc del dev eth0 root");
 	return mbit == 0 ||
-	       run_in(host, "tc qdisc add dev eth0 root tbf rate %umbit burst 256k latency 50ms",
-		      mbit) == 0;
+	       run_in(host, "tc qdisc add dev eth0 root tbf rate %umbit burst %uk latency 50ms",
+		      mbit, mbit < 8 ? 8 : mbit) == 0;
 }
 
 bool host_netem(struct rank *r, unsigned host, const char *args)

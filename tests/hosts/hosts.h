@@ -28,6 +28,18 @@ void host_enter_v6(struct rank *r, unsigned host);
  */
 void host_silence(struct rank *r, unsigned host, bool on); /* packets get lost, the carrier stays */
 void host_link(struct rank *r, unsigned host, bool up);
+/*
+ * A firewall at a host, which knows these TCP ports (either end of a connection) and treats what
+ * the host sends, or gets, in a way of its own.
+ */
+enum host_wall {
+	HOST_OPEN,	   /* no firewall */
+	HOST_LOSE_OTHERS,  /* whatever is sent from or to other ports gets lost */
+	HOST_LOSE_THESE,   /* the opposite */
+	HOST_REFUSE_OTHERS /* it fails with "prohibited" */
+};
+void host_wall(struct rank *r, unsigned host, enum host_wall wall, const uint16_t *ports,
+	       unsigned n);
 void host_mtu(struct rank *r, unsigned mtu); /* of all interfaces */
 /* Limit what the host sends; 0: no limit. False: the kernel has no such queue. */
 bool host_rate(struct rank *r, unsigned host, unsigned mbit);

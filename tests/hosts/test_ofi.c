@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The network transport between hosts. Rank 0 is the target and lives on host 0, the others write
- * to it from host 1. What a completion promises is checked by signals that do not go through the
- * fabric: a page of shared memory and the harness's own channels.
+ * The network transport between hosts: what its calls promise, who may do what, and what it leaves
+ * alone.
  */
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -18,163 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "hosts.h"
-#include "transport/transport.h"
-#include "util/err.h"
+#include "ends.h"
 
-#define MIB	 (1ul << 20)
-#define MEM	 (16 * MIB)
-#define PATIENCE 30000
-#define SILENCE	 3000 /* the default of SMEM_SILENCE_MS */
-
-static const struct transport_ops *const ofi = &transport_ofi;
-
-/* As RANK_CODE, and says what the layer below the API said. */
-#define WANT(r, call, code)                                                                        \
-	do {                                                                                       \
-		long want_got_ = (long)(call);                                                     \
-		if (want_got_ != (long)(code))                                                     \
-			rank_fail(r, __FILE__, __LINE__, "%s = %ld, want %ld: %s", #call,          \
-				  want_got_, (long)(code), err_detail());                          \
-	} while (0)
-
-struct card {
-	uint64_t mem, second;
-	uint8_t secret[16];
-	uint8_t addr[TRANSPORT_ADDR_MAX];
-	uint64_t addr_len;
-	char shared[64]; /* path of a page that everybody can map */
-};
-
-/* The signals outside the fabric. */
-struct page {
-	_Atomic uint64_t asked, answered;
-	_Atomic int wrong;
-};
-
-static struct card card;
-static struct page *page;
-static char *mem, *second;
-
-static void start_at(struct rank *r, unsigned host)
-{
-	/* The route is what the store's connection would be bound to: the host's own address. */
-	struct {
-		uint16_t family, port;
-		uint8_t addr[12];
-	} at = {.family = 2, .addr = {10, 77, 0, (uint8_t)(host + 1)}};
-
-	host_enter(r, host);
-	WANT(r, ofi->start(&at, sizeof(at)), 0);
-}
-
-static void target_up(struct rank *r)
-{
-	start_at(r, 0);
-	int fd = memfd_create("signals", MFD_CLOEXEC);
-	RANK_ASSERT(r, fd >= 0 && ftruncate(fd, sizeof(*page)) == 0);
-	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	/* With a page between them that is neither's. */
-	mem = mmap(NULL, MEM + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	second = mmap(NULL, MEM + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	RANK_ASSERT(r, page != MAP_FAILED && mem != MAP_FAILED && second != MAP_FAILED);
-	memset(card.secret, 0x5a, sizeof(card.secret));
-	card.mem = (uint64_t)(uintptr_t)mem;
-	card.second = (uint64_t)(uintptr_t)second;
-	size_t len = sizeof(card.addr);
-	WANT(r, ofi->address(card.addr, &len), 0);
-	card.addr_len = len;
-	WANT(r, ofi->expose(1, mem, MEM, 1, card.secret), 0);
-	snprintf(card.shared, sizeof(card.shared), "/proc/%d/fd/%d", (int)getpid(), fd);
-	rank_put(r, "card", &card, sizeof(card));
-	rank_meet(r, "mapped", r->size);
-	close(fd);
-}
-
-static void target_down(struct rank *r)
-{
-	WANT(r, ofi->withdraw(1, deadline_in_ms(5000)), 0);
-	ofi->stop();
-	munmap(mem, MEM + 4096);
-	munmap(second, MEM + 4096);
-	munmap(page, sizeof(*page));
-}
-
-static struct transport_peer peer(void)
-{
-	return (struct transport_peer){
-	    .addr = card.addr, .addr_len = card.addr_len, .secret = card.secret, .name = "rank 0"};
-}
-
-static void initiator_start(struct rank *r)
-{
-	start_at(r, 1);
-	RANK_ASSERT(r, rank_get(r, "card", &card, sizeof(card)) == sizeof(card));
-	FILE *f = fopen(card.shared, "r+e");
-	RANK_ASSERT(r, f != NULL);
-	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fileno(f), 0);
-	RANK_ASSERT(r, page != MAP_FAILED);
-	fclose(f);
-	rank_meet(r, "mapped", r->size);
-}
-
-static struct endpoint *initiator_up(struct rank *r)
-{
-	struct endpoint *ep = NULL;
-
-	initiator_start(r);
-	struct transport_peer p = peer();
-	WANT(r, ofi->connect(&p, deadline_in_ms(PATIENCE), &ep), 0);
-	return ep;
-}
-
-static void initiator_down(struct endpoint *ep)
-{
-	ofi->close(ep);
-	ofi->stop();
-	munmap(page, sizeof(*page));
-}
-
-static struct smem_xfer to(uint64_t at, const void *src, size_t len)
-{
-	return (struct smem_xfer){
-	    .dst = (void *)(uintptr_t)at, .src = src, .width = len, .height = 1};
-}
-
-static struct smem_xfer from(uint64_t at, void *dst, size_t len)
-{
-	return (struct smem_xfer){
-	    .dst = dst, .src = (void *)(uintptr_t)at, .width = len, .height = 1};
-}
-
-static char *filled(struct rank *r, size_t len, int byte)
-{
-	char *p = malloc(len);
-
-	RANK_ASSERT(r, p != NULL);
-	memset(p, byte, len);
-	return p;
-}
-
-static bool all(const volatile char *p, size_t len, char byte)
-{
-	for (size_t i = 0; i < len; i++) {
-		if (p[i] != byte)
-			return false;
-	}
-	return true;
-}
-
-/* Wait for a word to become `want`; other processes change it. */
-static void await(struct rank *r, _Atomic uint64_t *word, uint64_t want)
-{
-	uint64_t until = rank_ms() + PATIENCE;
-
-	while (atomic_load(word) != want) {
-		RANK_ASSERT(r, rank_ms() < until);
-		sched_yield();
-	}
-}
+#define SILENCE 3000 /* the default of SMEM_SILENCE_MS */
 
 /* ---- what 0 means ---- */
 
