@@ -266,6 +266,57 @@ static void killed_in_create(struct rank *r)
 	smem_shm_uninit(0);
 }
 
+/* A thread that stops a rank a little later, and lets it run again when told to. */
+static void *stopper_run(void *arg)
+{
+	struct killer *k = arg;
+
+	for (uint32_t i = 0; i < k->delay; i++)
+		rank_put(k->r, "tick", &i, sizeof(i));
+	rank_stop(k->r, k->victim);
+	return NULL;
+}
+
+/*
+ * A rank is stopped while all are in collectives without a pause: the others time out, in time, and
+ * what completed has completed for all, the stopped one included. Then all go on.
+ */
+static void stopped(struct rank *r)
+{
+	char *base, buf[300], all[300 * RANK_MAX];
+	uint64_t random = r->seed, rounds = 0, begin, every[RANK_MAX];
+	struct killer k = {.r = r, .victim = 1 + (uint32_t)(rank_random(&random) % (r->size - 1))};
+	int32_t code;
+
+	k.delay = (uint32_t)(rank_random(&random) % 100);
+	memset(buf, 'y', sizeof(buf));
+	shm_up(r, 60, 1);
+	smem_shm_t h = shm_make(r, 3, MIB2, &base);
+	RANK_OK(r, smem_shm_control_barrier(h));
+	rank_barrier(r);
+	if (r->rank == 0)
+		RANK_OK(r, pthread_create(&k.thread, NULL, stopper_run, &k));
+	do {
+		begin = rank_ms();
+		code = smem_shm_control_allgather(h, buf, sizeof(buf), all,
+						  (uint32_t)sizeof(buf) * r->size);
+		rounds += code == SMEM_OK;
+	} while (code == SMEM_OK);
+	RANK_CODE(r, code, SMEM_TIMEOUT);
+	RANK_ASSERT(r,
+		    r->rank == k.victim || rank_ms() - begin < 6000); /* 2000, on a busy machine */
+	if (r->rank == 0) {
+		pthread_join(k.thread, NULL);
+		rank_cont(r, k.victim);
+	}
+	rank_gather(r, &rounds, sizeof(rounds), every);
+	for (uint32_t i = 0; i < r->size; i++)
+		RANK_ASSERT(r, every[i] == rounds);
+	RANK_OK(r, smem_shm_control_barrier(h));
+	RANK_OK(r, smem_shm_destroy(h, 0));
+	smem_shm_uninit(0);
+}
+
 /*
  * Rank 0 hosts the store and is no rank of the object. It dies: collectives go on, creating fails
  * at once, and a death among the others is noticed without it.
@@ -325,6 +376,7 @@ static const struct ranks_case cases[] = {
     {.name = "leaves_after_barrier", .fn = leaves_after_barrier, .sizes = {2, 4}},
     {.name = "killed_in_barrier", .fn = killed_in_barrier, .sizes = {2, 4, 8}},
     {.name = "killed_in_allgather", .fn = killed_in_allgather, .sizes = {2, 4, 8}},
+    {.name = "stopped", .fn = stopped, .sizes = {2, 4, 8}},
     {.name = "store_dies", .fn = store_dies, .sizes = {3, 5}},
     {.name = "killed_in_create", .fn = killed_in_create, .sizes = {3, 4}},
 };
