@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Barrier and allgather of a closed group through the store: for ranks that share no memory. Codes
- * as collective.h, and SMEM_UNREACHABLE. */
+/* Barrier and allgather of a closed group through the store, each rank by itself: where ranks share
+ * no page. Codes as collective.h, and SMEM_UNREACHABLE. */
 #ifndef CORE_ROUND_H
 #define CORE_ROUND_H
 
