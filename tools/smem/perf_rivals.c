@@ -223,6 +223,8 @@ int rival_iperf(const struct route *r, uint16_t port, unsigned streams, struct r
 			(char[]){"-l"},
 			(char[]){"1M"},
 			(char[]){"-J"},
+			(char[]){"--connect-timeout"},
+			(char[]){"3000"},
 			NULL};
 
 	snprintf(peer, sizeof(peer), "%s", r->peer);
