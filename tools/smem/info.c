@@ -5,8 +5,9 @@
  * processes join a pool, and their log tells which path they took and why not another; the page
  * size of the pool's memory is the kernel's word (smaps).
  *
- * With --store and --rank it is one of several, on several hosts: each joins the same pool and
- * shows its row of the matrix of paths.
+ * With --store it is about the fabric there: every process is asked once, and the answers make the
+ * matrix of paths. With --rank too it is itself one of several, on several hosts, that meet for
+ * this.
  */
 #include <argp.h>
 #include <inttypes.h>
@@ -16,6 +17,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "fabric.h"
 #include "gen_tables.h"
 #include "info.h"
 #include "json.h"
@@ -188,8 +190,6 @@ static void show_private(struct out *o)
 
 static void show_paths(struct out *o, const struct probe *probe)
 {
-	char label[64];
-
 	section(o, "paths", "Paths", '{');
 	if (probe->error[0])
 		line(o, "error", "could not be tried", probe->error);
@@ -205,9 +205,7 @@ static void show_paths(struct out *o, const struct probe *probe)
 			json_end(o->json, '}');
 			continue;
 		}
-		snprintf(label, sizeof(label), probe->local ? "two processes here" : "rank %u",
-			 peer->rank);
-		printf("  %-*s %s%s%s\n", LABEL_WIDTH, label, peer->path,
+		printf("  %-*s %s%s%s\n", LABEL_WIDTH, "two processes here", peer->path,
 		       peer->why[0] ? "; not " : "", peer->why);
 	}
 	if (o->json)
@@ -306,10 +304,17 @@ static void show_limits(struct out *o)
 
 enum { OPT_JSON = 256, OPT_RANK };
 
+#define TIMEOUT_S     5
+#define TIMEOUT_S_MAX 3600
+#define RANKS_MAX     1024
+
 static const struct argp_option options[] = {
-    {"store", 's', "URL", 0, "meet at this config store", 0},
-    {"ranks", 'n', "N", 0, "with --store and --rank: so many take part, each on its host", 0},
-    {"rank", OPT_RANK, "R", 0, "which of them this is; shows its paths to the others", 0},
+    {"store", 's', "URL", 0, "show the fabric that runs at this config store", 0},
+    {"timeout", 't', "SECONDS", 0,
+     "with --store: how long to wait for the store, and then for answers (5)", 0},
+    {"ranks", 'n', "N", 0, "with --store and --rank: meet N of these, and show the paths of those",
+     0},
+    {"rank", OPT_RANK, "R", 0, "which of the N this is", 0},
     {"json", OPT_JSON, NULL, 0, "for programs", 0},
     {0},
 };
@@ -318,6 +323,7 @@ struct arguments {
 	const char *store;
 	unsigned ranks;
 	int rank;
+	unsigned timeout_s;
 	bool json;
 };
 
@@ -332,13 +338,19 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		break;
 	case 'n':
 		a->ranks = (unsigned)strtoul(arg, &end, 10);
-		if (*end || a->ranks < 1 || a->ranks > PROBE_PEERS)
-			argp_error(state, "--ranks wants 1 to %d, not '%s'", PROBE_PEERS, arg);
+		if (*end || a->ranks < 1 || a->ranks > RANKS_MAX)
+			argp_error(state, "--ranks wants 1 to %d, not '%s'", RANKS_MAX, arg);
 		break;
 	case OPT_RANK:
 		a->rank = (int)strtol(arg, &end, 10);
 		if (*end || a->rank < 0)
 			argp_error(state, "--rank wants a number, not '%s'", arg);
+		break;
+	case 't':
+		a->timeout_s = (unsigned)strtoul(arg, &end, 10);
+		if (*end || a->timeout_s < 1 || a->timeout_s > TIMEOUT_S_MAX)
+			argp_error(state, "--timeout wants 1 to %d seconds, not '%s'",
+				   TIMEOUT_S_MAX, arg);
 		break;
 	case OPT_JSON:
 		a->json = true;
@@ -351,6 +363,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--rank and --ranks go together, and with --store");
 		if (a->rank >= 0 && (unsigned)a->rank >= a->ranks)
 			argp_error(state, "--rank is below --ranks");
+		if (a->timeout_s && !a->store)
+			argp_error(state, "--timeout goes with --store");
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -362,12 +376,47 @@ static const struct argp argp = {
     .options = options,
     .parser = parse,
     .doc =
-	"Show what this machine offers, what a user may want to switch on, the paths between "
-	"processes, and the settings and limits.\v"
-	"The paths are tried: two processes join a small pool, by a store of their own or by the "
-	"one of --store. To see the paths between hosts, run it on each: "
-	"smem info --store URL --ranks 3 --rank 0, and so on; each shows its row.",
+	"Show what this machine offers, what a user may want to switch on, the path between two "
+	"processes here (they are started to try it), and the settings and limits.\v"
+	"With --store: the fabric that runs at a config store, from any machine that reaches it. "
+	"Who is in which pool, object or session, the path from each to each, and why no better "
+	"one was taken. Stores with TLS need the same environment as every process there.\n"
+	"With --ranks and --rank the same before anything runs: start it on each host, smem info "
+	"--store URL --ranks 3 --rank 0, and so on; each shows the paths between all of them.",
 };
+
+/* The fabric at a store; with --rank as one that is there itself. */
+static int show_fabric(const struct arguments *a)
+{
+	struct json json = {.out = stdout};
+	struct fabric f = {.processes = 0};
+	char error[800] = "";
+	smem_shm_t met = NULL;
+
+	if (a->rank >= 0)
+		met = probe_meet(a->store, a->ranks, (unsigned)a->rank, error, sizeof(error));
+	if (!error[0])
+		fabric_survey(a->store, a->timeout_s ? a->timeout_s : TIMEOUT_S, &f, error,
+			      sizeof(error));
+	if (met)
+		probe_part(met, error, sizeof(error));
+	if (a->json) {
+		json_begin(&json, NULL, '{');
+		json_str(&json, "version", SMEM_VERSION);
+		if (error[0])
+			json_str(&json, "error", error);
+		else
+			fabric_json(&json, &f, a->store);
+		json_end(&json, '}');
+	} else if (!error[0]) {
+		fabric_show(&f, a->store, a->timeout_s ? a->timeout_s : TIMEOUT_S);
+	}
+	if (error[0])
+		complain("%s", error);
+	bool all = !error[0] && f.silent == 0 && f.unable == 0;
+	fabric_free(&f);
+	return all ? EXIT_SUCCESS : EXIT_FAILURE;
+}
 
 int cmd_info(int argc, char **argv)
 {
@@ -379,10 +428,9 @@ int cmd_info(int argc, char **argv)
 	argv[0] = (char[]){"smem info"};
 	if (argp_parse(&argp, argc, argv, 0, NULL, &a) != 0)
 		return EXIT_USAGE;
-	if (a.rank >= 0)
-		probe_member(&probe, a.store, a.ranks, (unsigned)a.rank);
-	else
-		probe_here(&probe, a.store);
+	if (a.store)
+		return show_fabric(&a);
+	probe_here(&probe);
 	if (a.json) {
 		o.json = &json;
 		json_begin(&json, NULL, '{');

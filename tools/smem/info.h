@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What `smem info` finds out by trying. */
+/* What `smem info` finds out by trying: the path between two processes, or those of several. */
 #ifndef SMEM_TOOL_INFO_H
 #define SMEM_TOOL_INFO_H
 
@@ -8,8 +8,9 @@
 #include <stdint.h>
 
 #include "proc.h"
+#include "smem_shm.h"
 
-#define PROBE_PEERS   64
+#define PROBE_PEERS   2
 #define PROBE_MISSING 8
 
 struct probe_peer {
@@ -19,7 +20,6 @@ struct probe_peer {
 };
 
 struct probe {
-	bool local; /* two processes of this host */
 	char error[600];
 	char pages[64];
 	struct probe_peer peer[PROBE_PEERS];
@@ -28,10 +28,13 @@ struct probe {
 	size_t missing_n;
 };
 
-/* With another process of this host; url NULL: a store of our own. */
-void probe_here(struct probe *ret, const char *url);
-/* As one of n, the others anywhere. */
-void probe_member(struct probe *ret, const char *url, unsigned n, unsigned rank);
+/* With another process of this host, at a store of our own. */
+void probe_here(struct probe *ret);
+
+/* Meet n - 1 others, anywhere, in an object; NULL and what went wrong. */
+smem_shm_t probe_meet(const char *url, unsigned n, unsigned rank, char *error, size_t cap);
+/* All have seen what they wanted: part. What goes wrong is added when there is no error yet. */
+void probe_part(smem_shm_t met, char *error, size_t cap);
 
 int probe_child(struct child *c);
 

@@ -17,9 +17,11 @@
 #include "smem_bm.h"
 #include "tool.h"
 
-#define SLOT	  (2ull << 20)
-#define TIMEOUT_S 20
-#define ANSWER_MS 30000
+#define SLOT	       (2ull << 20)
+#define TIMEOUT_S      20
+#define ANSWER_MS      30000
+#define MEET_ID	       63 /* the last there is: an application has others */
+#define MEET_TIMEOUT_S 60
 
 static struct {
 	pthread_mutex_t lock;
@@ -137,13 +139,6 @@ static void forget(void)
 	pthread_mutex_unlock(&seen.lock);
 }
 
-void probe_member(struct probe *ret, const char *url, unsigned n, unsigned rank)
-{
-	*ret = (struct probe){.pages = "unknown"};
-	join(ret, url, n, rank);
-	forget();
-}
-
 /* args: URL */
 int probe_child(struct child *c)
 {
@@ -163,15 +158,13 @@ int probe_child(struct child *c)
 	return 0;
 }
 
-void probe_here(struct probe *ret, const char *url)
+void probe_here(struct probe *ret)
 {
 	struct procs g;
 	char own[300];
 
-	*ret = (struct probe){.local = true, .pages = "unknown"};
-	if (url)
-		snprintf(own, sizeof(own), "%s", url);
-	else if (store_host_any(own, sizeof(own)) != SMEM_OK) {
+	*ret = (struct probe){.pages = "unknown"};
+	if (store_host_any(own, sizeof(own)) != SMEM_OK) {
 		failed(ret, "hosting a store");
 		return;
 	}
@@ -183,4 +176,46 @@ void probe_here(struct probe *ret, const char *url)
 	smem_bm_uninit(0);
 	procs_stop(&g, 10000);
 	forget();
+}
+
+/* ---- several, anywhere ---- */
+
+static void no_log(int level, const char *text)
+{
+	(void)level;
+	(void)text;
+}
+
+static void note(char *error, size_t cap, const char *what)
+{
+	if (!error[0])
+		snprintf(error, cap, "%s: %s", what, smem_get_last_err_msg());
+}
+
+smem_shm_t probe_meet(const char *url, unsigned n, unsigned rank, char *error, size_t cap)
+{
+	smem_shm_config_t config;
+	smem_shm_t met = NULL;
+	void *slots;
+
+	smem_set_extern_logger(no_log);
+	smem_shm_config_init(&config);
+	config.shmInitTimeout = config.shmCreateTimeout = config.controlOperationTimeout =
+	    MEET_TIMEOUT_S;
+	config.startConfigStore = false;
+	if (smem_shm_init(url, n, rank, 0, &config) != SMEM_OK)
+		note(error, cap, "init");
+	else
+		met = smem_shm_create(MEET_ID, n, rank, SLOT, SMEMS_DATA_OP_MTE, 0, &slots);
+	if (!error[0] && !met)
+		note(error, cap, "meeting the others");
+	return met;
+}
+
+void probe_part(smem_shm_t met, char *error, size_t cap)
+{
+	if (smem_shm_control_barrier(met) != SMEM_OK)
+		note(error, cap, "waiting for the others");
+	smem_shm_destroy(met, 0);
+	smem_shm_uninit(0);
 }
