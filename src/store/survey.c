@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "store/client_int.h"
 #include "store/reply.h"
@@ -18,11 +19,26 @@ void store_answer_with(store_answer_fn fn)
 	atomic_store(&answerer, fn);
 }
 
+/* Nothing is said any more after that. */
+static bool says_good_bye(const struct client *c)
+{
+	const struct call *call;
+
+	DL_FOREACH(c->calls, call)
+	{
+		if (call->req.op == OP_BYE)
+			return true;
+	}
+	return false;
+}
+
 bool client_answer(struct client *c, uint64_t survey)
 {
 	store_answer_fn fn = atomic_load(&answerer);
 	struct store_bytes bytes = {0};
 
+	if (says_good_bye(c))
+		return true;
 	if (fn)
 		fn(c->id, &bytes);
 	if (bytes.len > STORE_VALUE_MAX)
