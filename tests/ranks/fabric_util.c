@@ -66,3 +66,18 @@ const char *pair_text(const struct fabric *f, const struct fabric_object *o,
 				      f->text[c->refused[i].path], f->text[c->refused[i].why]);
 	return text;
 }
+
+const char *pair_kind(const struct fabric *f, const struct fabric_object *o,
+		      const struct fabric_member *from, const struct fabric_member *to)
+{
+	static char kind[2048];
+	size_t n = 0;
+
+	for (const char *at = pair_text(f, o, from, to); *at;) {
+		size_t digits = strspn(at, "0123456789");
+		kind[n++] = digits ? '#' : *at;
+		at += digits ? digits : 1;
+	}
+	kind[n] = '\0';
+	return kind;
+}

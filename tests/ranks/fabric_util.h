@@ -20,9 +20,15 @@ const struct fabric_member *member_is(struct rank *r, const struct fabric *f,
 const char *pair_text(const struct fabric *f, const struct fabric_object *o,
 		      const struct fabric_member *from, const struct fabric_member *to);
 
-#define PAIR_IS(r, f, o, from, to, want)                                                           \
+/* The same with every number as #: reasons name processes and times. */
+const char *pair_kind(const struct fabric *f, const struct fabric_object *o,
+		      const struct fabric_member *from, const struct fabric_member *to);
+
+#define PAIR_IS(r, f, o, from, to, want)   PAIR_SAYS(r, pair_text, f, o, from, to, want)
+#define PAIR_LIKE(r, f, o, from, to, want) PAIR_SAYS(r, pair_kind, f, o, from, to, want)
+#define PAIR_SAYS(r, how, f, o, from, to, want)                                                    \
 	do {                                                                                       \
-		const char *pair_ = pair_text(f, o, from, to);                                     \
+		const char *pair_ = how(f, o, from, to);                                           \
 		if (strcmp(pair_, want) != 0)                                                      \
 			rank_fail(r, __FILE__, __LINE__, "%s to %s: '%s', want '%s'", #from, #to,  \
 				  pair_, want);                                                    \
