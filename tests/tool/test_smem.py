@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 SMEM = sys.argv[1]
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 LIMIT = 110  # seconds; more than any of these needs anywhere
 
 
@@ -48,6 +49,17 @@ def scratch(size=None, fill=b"\x5a\x01\x02"):
             with open(path, "wb") as out:
                 out.write((fill * (size // len(fill) + 1))[:size])
         yield path
+
+
+@contextlib.contextmanager
+def environment(more):
+    before = dict(os.environ)
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextlib.contextmanager
@@ -214,7 +226,9 @@ def test_usage():
                  ("perf", "--hosts", "--rank", "0"), ("perf", "--hosts", "--store", "tcp://127.0.0.1:1"),
                  ("perf", "--hosts", "--store", "tcp://127.0.0.1:1", "--rank", "2"),
                  ("perf", "--hosts", "--store", "tcp://127.0.0.1:1", "--rank", "0", "--mtu", "1500"),
-                 ("perf", "--hosts", "--ranks", "513"), ("info", "--rank", "1"), ("help", "nonsense")):
+                 ("perf", "--hosts", "--ranks", "513"), ("info", "--rank", "1"), ("info", "--timeout", "3"),
+                 ("info", "--store", "tcp://127.0.0.1:1", "--timeout", "0"),
+                 ("info", "--store", "tcp://127.0.0.1:1", "--rank", "1", "--ranks", "1"), ("help", "nonsense")):
         result = smem(*args, status=2)
         check(result.stderr and not result.stdout, "smem %s says nothing" % " ".join(args), result)
     check("did you mean 'demo'" in smem("demonstrate", status=2).stderr, "a guess")
@@ -239,16 +253,132 @@ def test_info():
     check("SMEM_HUGE_PAGES" in text and "secret" not in text, "text", text)
 
 
+@contextlib.contextmanager
+def started(*commands):
+    """Processes of the command that run meanwhile; they must have ended, or are killed."""
+    processes = [subprocess.Popen([SMEM] + list(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, universal_newlines=True) for args in commands]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate(timeout=LIMIT)
+
+
+def fabric(*args, status=0, env=None):
+    return json.loads(smem("info", "--json", "--store", *args, status=status, env=env).stdout)["fabric"]
+
+
+def check_matrix(found, ranks, pids):
+    """One symmetric object of so many ranks of this host, every pair direct."""
+    check(len(found["hosts"]) == 1 and found["silent"] == found["cannot_say"] == 0, "hosts", found)
+    check([o["kind"] for o in found["objects"]] == ["shm"], "objects", found)
+    members = found["objects"][0]["members"]
+    check([m["rank"] for m in members] == list(range(ranks)), "members", found)
+    check({m["pid"] for m in members} == pids, "processes", found, pids)
+    check(all(m["state"] == "answered" for m in members), "answers", found)
+    pairs = {(p["from"], p["to"]): p for p in found["objects"][0]["paths"]}
+    check(set(pairs) == {(a, b) for a in range(ranks) for b in range(ranks) if a != b}, "pairs", found)
+    for pair in pairs.values():
+        check(pair["path"] == "direct" and pair["mapped"] and pair["state"] == "up" and
+              pair["why_no_better"] == [], "a pair", pair)
+
+
 def test_info_matrix():
+    """Processes that meet for it: each shows all."""
     with store() as (_, url):
-        command = [SMEM, "info", "--json", "--store", url, "--ranks", "2", "--rank"]
-        other = subprocess.Popen(command + ["1"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                 universal_newlines=True)
-        first = json.loads(smem(*command[1:], "0").stdout)
-        second = json.loads(other.communicate(timeout=LIMIT)[0])
-        check(other.returncode == 0, "status", second)
-        check([p["rank"] for p in first["paths"]["peers"]] == [1], "row 0", first["paths"])
-        check([p["rank"] for p in second["paths"]["peers"]] == [0], "row 1", second["paths"])
+        for ranks in (1, 2, 4):
+            commands = [("info", "--json", "--store", url, "--ranks", str(ranks), "--rank", str(rank))
+                        for rank in range(ranks)]
+            with started(*commands) as processes:
+                outs = [process.communicate(timeout=LIMIT) for process in processes]
+                check(all(p.returncode == 0 for p in processes), "status", outs)
+                for out, _ in outs:
+                    check_matrix(json.loads(out)["fabric"], ranks, {p.pid for p in processes})
+        found = fabric(url)
+        check(found["objects"] == [] and found["processes"] == found["without_objects"] == 1, "something stays", found)
+
+
+def test_info_matrix_text():
+    with store() as (_, url):
+        command = ("info", "--store", url, "--ranks", "2", "--rank")
+        with started(command + ("1",)) as (other,):
+            text = smem(*command, "0").stdout
+            check(other.communicate(timeout=LIMIT)[0] == text, "the other one says something else", text)
+    check("SHM object 63: 2 of 2 ranks" in text and "from\\to" in text and "why no better" not in text, "text", text)
+    rows = [line.split() for line in text.splitlines()]
+    check(["0", ".", "direct"] in rows and ["1", "direct", "."] in rows, "matrix", text)
+
+
+def test_info_nothing():
+    with store() as (_, url):
+        out = smem("info", "--store", url)
+        check(out.stdout.count("\n") == 1 and "nothing runs there" in out.stdout and url in out.stdout, "text", out)
+        check(not out.stderr, "errors", out)
+        found = fabric(url)
+        check(found["objects"] == [] and found["hosts"] == [] and found["store"] == url, "json", found)
+
+
+def test_info_unreachable():
+    with store() as (_, url):
+        pass
+    out = smem("info", "--store", url, "--timeout", "1", status=1)
+    check(not out.stdout and url in out.stderr and "refused" in out.stderr, "what it says", out)
+    out = smem("info", "--store", url, "--timeout", "1", "--json", status=1)
+    check(url in json.loads(out.stdout)["error"], "json", out)
+    check("URL" in smem("info", "--store", "nonsense", status=1).stderr, "no URL")
+
+
+def until(condition, what):
+    """Ask again until it is so; each time asks a store, so nothing spins."""
+    for _ in range(1000):
+        found = condition()
+        if found:
+            return found
+    raise Failed(what)
+
+
+def test_info_waiting_and_stopped():
+    """Who waits for others is there already; who is stopped does not keep anybody from an answer."""
+    with store() as (_, url):
+        with started(("info", "--store", url, "--ranks", "2", "--rank", "0")) as (one,):
+            found = until(lambda: [f for f in [fabric(url)] if f["objects"]], "rank 0 does not come")[0]
+            check([m["pid"] for m in found["objects"][0]["members"]] == [one.pid], "the member", found)
+            check(found["objects"][0]["members"][0]["joined"] is False, "joined", found)
+            check("process %d, has not joined" % one.pid in smem("info", "--store", url).stdout, "text")
+            one.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, one.pid, os.WSTOPPED | os.WNOWAIT)
+            found = fabric(url, "--timeout", "1", status=1)
+            check(found["silent"] == 1 and len(found["strangers"]) == 1, "silent", found)
+            out = smem("info", "--store", url, "--timeout", "1", status=1).stdout
+            check("the process at %s did not answer within 1 s" % found["strangers"][0] in out, "text", out)
+            one.send_signal(signal.SIGCONT)
+
+
+def test_info_at_once():
+    with store() as (_, url):
+        with started(*[("info", "--json", "--store", url)] * 6) as processes:
+            for process in processes:
+                out, errors = process.communicate(timeout=LIMIT)
+                check(process.returncode == 0 and json.loads(out)["fabric"]["objects"] == [], "at once", out, errors)
+
+
+def test_info_tls():
+    with tempfile.TemporaryDirectory() as folder:
+        made = subprocess.run(["sh", os.path.join(ROOT, "scripts", "make-test-ca.sh"), folder], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True, check=False)
+        check(made.returncode == 0, "certificates", made.stderr)
+        tls = {"SMEM_CONF_STORE_TLS_ENABLE": "1", "SMEM_CONF_STORE_TLS_INFO":
+               "tlsCaPath: {0}; tlsCaFile: ca.pem; tlsCert: {0}/node.pem; tlsPk: {0}/node.key;".format(folder)}
+        with environment(tls):
+            with store() as (_, url):
+                check("nothing runs there" in smem("info", "--store", url).stdout, "over TLS")
+                plain = dict.fromkeys(tls, "")
+                plain["SMEM_CONF_STORE_TLS_ENABLE"] = "0"
+                out = smem("info", "--store", url, "--timeout", "1", status=1, env=plain)
+                check(not out.stdout and url in out.stderr, "without", out)
 
 
 def test_perf_bm():

@@ -106,7 +106,8 @@ static void show_members(const struct fabric *f, const struct fabric_object *o, 
 			for (uint32_t k = i; all && k < end; k++)
 				all[n++] = k;
 			fabric_ranks_text(o, all, n, ranks, sizeof(ranks));
-			printf(": %u, %s", end - i, ranks);
+			printf(": %u %s: %s", n, o->kind == FABRIC_TRANS ? "sessions" : "ranks",
+			       ranks);
 			free(all);
 		}
 		putchar('\n');

@@ -365,6 +365,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_error(state, "--rank is below --ranks");
 		if (a->timeout_s && !a->store)
 			argp_error(state, "--timeout goes with --store");
+		if (!a->timeout_s)
+			a->timeout_s = TIMEOUT_S;
 		break;
 	default:
 		return ARGP_ERR_UNKNOWN;
@@ -385,21 +387,31 @@ static const struct argp argp = {
 	"--store URL --ranks 3 --rank 0, and so on; each shows the paths between all of them.",
 };
 
+/* One after the other, so that nobody's asking is part of what another one finds. */
+static void survey_in_turn(const struct arguments *a, struct fabric *f, char *error, size_t cap)
+{
+	smem_shm_t met = probe_meet(a->store, a->ranks, (unsigned)a->rank, error, cap);
+
+	for (unsigned turn = 0; met && turn < a->ranks; turn++) {
+		if (turn == (unsigned)a->rank)
+			fabric_survey(a->store, a->timeout_s, f, error, cap);
+		if (!probe_turn(met, error, cap))
+			break;
+	}
+	probe_part(met);
+}
+
 /* The fabric at a store; with --rank as one that is there itself. */
 static int show_fabric(const struct arguments *a)
 {
 	struct json json = {.out = stdout};
 	struct fabric f = {.processes = 0};
 	char error[800] = "";
-	smem_shm_t met = NULL;
 
 	if (a->rank >= 0)
-		met = probe_meet(a->store, a->ranks, (unsigned)a->rank, error, sizeof(error));
-	if (!error[0])
-		fabric_survey(a->store, a->timeout_s ? a->timeout_s : TIMEOUT_S, &f, error,
-			      sizeof(error));
-	if (met)
-		probe_part(met, error, sizeof(error));
+		survey_in_turn(a, &f, error, sizeof(error));
+	else
+		fabric_survey(a->store, a->timeout_s, &f, error, sizeof(error));
 	if (a->json) {
 		json_begin(&json, NULL, '{');
 		json_str(&json, "version", SMEM_VERSION);
@@ -409,7 +421,7 @@ static int show_fabric(const struct arguments *a)
 			fabric_json(&json, &f, a->store);
 		json_end(&json, '}');
 	} else if (!error[0]) {
-		fabric_show(&f, a->store, a->timeout_s ? a->timeout_s : TIMEOUT_S);
+		fabric_show(&f, a->store, a->timeout_s);
 	}
 	if (error[0])
 		complain("%s", error);

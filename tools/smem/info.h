@@ -33,8 +33,9 @@ void probe_here(struct probe *ret);
 
 /* Meet n - 1 others, anywhere, in an object; NULL and what went wrong. */
 smem_shm_t probe_meet(const char *url, unsigned n, unsigned rank, char *error, size_t cap);
-/* All have seen what they wanted: part. What goes wrong is added when there is no error yet. */
-void probe_part(smem_shm_t met, char *error, size_t cap);
+/* Wait for the others. False: it went wrong; error says how, unless it says something already. */
+bool probe_turn(smem_shm_t met, char *error, size_t cap);
+void probe_part(smem_shm_t met); /* NULL is fine */
 
 int probe_child(struct child *c);
 

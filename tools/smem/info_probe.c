@@ -212,10 +212,17 @@ smem_shm_t probe_meet(const char *url, unsigned n, unsigned rank, char *error, s
 	return met;
 }
 
-void probe_part(smem_shm_t met, char *error, size_t cap)
+bool probe_turn(smem_shm_t met, char *error, size_t cap)
 {
-	if (smem_shm_control_barrier(met) != SMEM_OK)
-		note(error, cap, "waiting for the others");
-	smem_shm_destroy(met, 0);
+	if (smem_shm_control_barrier(met) == SMEM_OK)
+		return true;
+	note(error, cap, "waiting for the others");
+	return false;
+}
+
+void probe_part(smem_shm_t met)
+{
+	if (met)
+		smem_shm_destroy(met, 0);
 	smem_shm_uninit(0);
 }
