@@ -9,6 +9,7 @@
  *   ofi_regions  target: what is exposed, and the keys made for it
  *   ofi_link     initiator: one peer, set up and taken down
  *   ofi_keys     initiator: keys the peer gave
+ *   ofi_local    initiator: registrations of local memory, for providers that want them
  *   ofi_jobs     initiator: moving bytes
  *   ofi_wire     what both sides say
  *
@@ -31,6 +32,7 @@
 
 #include "transport/ofi_fds.h"
 #include "transport/ofi_link.h"
+#include "transport/ofi_local.h"
 #include "transport/ofi_port.h"
 #include "transport/ofi_regions.h"
 #include "transport/ofi_serve.h"
@@ -196,6 +198,7 @@ static int32_t ofi_expose(uint64_t id, void *addr, size_t len, int writable,
 static int32_t ofi_withdraw(uint64_t id, struct deadline deadline)
 {
 	ofi_serve_withdraw(id, deadline);
+	ofi_local_withdraw(id);
 	return SMEM_OK;
 }
 
@@ -275,6 +278,7 @@ static void fork_child(void)
 	ofi_fds_drop();
 	ofi_serve_forget();
 	ofi_regions_forget();
+	ofi_local_forget();
 	ofi_ports_forget();
 	ofi_offers_drop();
 	memset(&self, 0, sizeof(self));

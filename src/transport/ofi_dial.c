@@ -15,6 +15,7 @@
 
 #include "transport/ofi_fds.h"
 #include "transport/ofi_link.h"
+#include "transport/ofi_regions.h"
 #include "util/cleanup.h"
 #include "util/err.h"
 #include "util/log.h"
@@ -201,6 +202,34 @@ static int32_t open_with(struct ofi_link *l, const struct ofi_offer *offer,
 	return r;
 }
 
+/* Registrations of local memory, as the cache wants them. */
+static int32_t memory_open(void *arg, void *addr, size_t len, uint64_t access, void **ret_mr,
+			   void **ret_desc)
+{
+	struct ofi_link *l = arg;
+	struct fid_mr *mr = NULL;
+	uint64_t rma;
+
+	int32_t r = ofi_memory_open(&l->dom, &l->ep, addr, len, access, &mr, &rma);
+	if (r != SMEM_OK)
+		return r;
+	*ret_mr = mr;
+	*ret_desc = fi_mr_desc(mr);
+	return SMEM_OK;
+}
+
+static void memory_close(void *arg, void *mr)
+{
+	(void)arg;
+	fi_close(&((struct fid_mr *)mr)->fid);
+}
+
+static const struct ofi_local_ops memory_ops = {
+    .open = memory_open,
+    .close = memory_close,
+    .region = ofi_regions_holds,
+};
+
 static void link_started(struct ofi_link *l)
 {
 	const struct fi_tx_attr *tx = l->dom.offer->info->tx_attr;
@@ -211,6 +240,8 @@ static void link_started(struct ofi_link *l)
 		l->segments = (unsigned)tx->rma_iov_limit;
 	if (tx->iov_limit > 0 && tx->iov_limit < l->segments)
 		l->segments = (unsigned)tx->iov_limit;
+	if (l->dom.offer->info->domain_attr->mr_mode & FI_MR_LOCAL)
+		ofi_local_start(&l->memory, &memory_ops, l);
 	ofi_fds_connections(l->ready.addr, l->ready.addr_len);
 	l->inflight = 0;
 	l->free_ops = NULL;

@@ -142,7 +142,7 @@ static size_t op_add(struct ofi_link *l, struct link_op *op, struct piece p, str
 	op->local[op->n] = (struct iovec){.iov_base = p.local, .iov_len = len};
 	op->remote[op->n] = (struct fi_rma_iov){.addr = rma, .len = len, .key = key->key};
 	op->key[op->n] = key;
-	op->mr[op->n] = NULL;
+	op->reg[op->n] = NULL;
 	op->desc[op->n] = NULL;
 	op->n++;
 	op->bytes += len;
@@ -183,8 +183,11 @@ static bool op_fill(struct ofi_link *l, struct link_op *op, struct link_job *job
 static void op_release(struct ofi_link *l, struct link_op *op)
 {
 	for (unsigned i = 0; i < op->n; i++) {
-		if (op->mr[i])
-			fi_close(&op->mr[i]->fid);
+		if (op->reg[i]) {
+			ofi_local_enter(&l->memory);
+			ofi_local_put(&l->memory, op->reg[i]);
+			ofi_local_leave(&l->memory);
+		}
 		ofi_link_key_done(l, op->key[i]);
 	}
 	l->inflight -= op->bytes;
@@ -195,15 +198,14 @@ static void op_release(struct ofi_link *l, struct link_op *op)
 
 static int32_t op_register(struct ofi_link *l, struct link_op *op)
 {
-	uint64_t rma;
+	uint64_t access = op->job->put ? FI_WRITE : FI_READ;
 
 	for (unsigned i = 0; i < op->n; i++) {
-		int32_t r =
-		    ofi_memory_open(&l->dom, &l->ep, op->local[i].iov_base, op->local[i].iov_len,
-				    op->job->put ? FI_WRITE : FI_READ, &op->mr[i], &rma);
+		int32_t r = ofi_local_get(&l->memory, op->local[i].iov_base, op->local[i].iov_len,
+					  access, &op->reg[i]);
 		if (r != SMEM_OK)
 			return r;
-		op->desc[i] = fi_mr_desc(op->mr[i]);
+		op->desc[i] = op->reg[i]->desc;
 	}
 	return SMEM_OK;
 }
@@ -221,12 +223,16 @@ static ssize_t op_post(struct ofi_link *l, struct link_op *op)
 	    .context = &op->context,
 	};
 
-	if ((l->dom.offer->info->domain_attr->mr_mode & FI_MR_LOCAL) &&
-	    op_register(l, op) != SMEM_OK)
-		return -FI_ENOMEM;
-	if (put)
-		return fi_writemsg(l->ep.ep, &m, FI_COMPLETION | FI_DELIVERY_COMPLETE);
-	return fi_readmsg(l->ep.ep, &m, FI_COMPLETION);
+	ssize_t r = 0;
+	ofi_local_enter(&l->memory);
+	if (l->memory.on && op_register(l, op) != SMEM_OK)
+		r = -FI_ENOMEM;
+	else if (put)
+		r = fi_writemsg(l->ep.ep, &m, FI_COMPLETION | FI_DELIVERY_COMPLETE);
+	else
+		r = fi_readmsg(l->ep.ep, &m, FI_COMPLETION);
+	ofi_local_leave(&l->memory);
+	return r;
 }
 
 /* A job with something to post, the next one's turn after it; NULL: none, or no room. */
@@ -294,7 +300,9 @@ static void reap_error(struct ofi_link *l)
 {
 	struct fi_cq_err_entry e = {0};
 
+	ofi_local_enter(&l->memory);
 	ssize_t n = fi_cq_readerr(l->dom.cq, &e, 0);
+	ofi_local_leave(&l->memory);
 	pthread_mutex_lock(&l->lock);
 	link_fault(l, "operation", n > 0 ? e.err : n);
 	pthread_mutex_unlock(&l->lock);
@@ -304,7 +312,9 @@ static unsigned reap(struct ofi_link *l)
 {
 	struct fi_cq_entry done[REAP_MAX];
 
+	ofi_local_enter(&l->memory);
 	ssize_t n = fi_cq_read(l->dom.cq, done, REAP_MAX);
+	ofi_local_leave(&l->memory);
 	if (n == -FI_EAGAIN || n == 0)
 		return 0;
 	if (n < 0) {
@@ -331,7 +341,10 @@ static void doze(struct ofi_link *l)
 				{.fd = l->wake, .events = POLLIN}};
 	uint64_t word;
 
-	if (!ofi_domain_may_sleep(&l->dom))
+	ofi_local_enter(&l->memory);
+	bool may = ofi_domain_may_sleep(&l->dom);
+	ofi_local_leave(&l->memory);
+	if (!may)
 		return;
 	if (poll(fds, 2, ofi_watch_pause_ms(l)) > 0 && (fds[1].revents & POLLIN) &&
 	    read(l->wake, &word, sizeof(word)) < 0 && errno != EAGAIN)

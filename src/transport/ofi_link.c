@@ -292,13 +292,16 @@ static void fence(struct ofi_link *l)
 
 void ofi_link_down(struct ofi_link *l)
 {
+	ofi_local_enter(&l->memory);
 	ofi_ep_close(&l->ep);
+	ofi_local_leave(&l->memory);
 	fence(l);
 	pthread_mutex_lock(&l->lock);
 	l->silent = l->ended ? ofi_link_silent(l) : !l->have_cut;
 	l->up = false;
 	ofi_jobs_cut(l);
 	pthread_mutex_unlock(&l->lock);
+	ofi_local_stop(&l->memory);
 	ofi_domain_close(&l->dom);
 	ofi_link_hang_up(l);
 }
@@ -343,6 +346,7 @@ int32_t ofi_link_new(const struct ofi_process *process, const struct transport_p
 	memcpy(l->secret, peer->secret, sizeof(l->secret));
 	pthread_mutex_init(&l->lock, NULL);
 	pthread_cond_init(&l->cond, NULL);
+	ofi_local_init(&l->memory);
 	if (!ofi_card_parse(peer->addr, peer->addr_len, &l->card)) {
 		free(l);
 		return smem_err(SMEM_UNREACHABLE, "%s has no address of this version", peer->name);
@@ -360,7 +364,10 @@ void ofi_link_free(struct ofi_link *l)
 {
 	/* Nothing is in flight, so nothing has to be fenced: the peer closes its side on the end of
 	 * the control connection. */
+	ofi_local_enter(&l->memory);
 	ofi_ep_close(&l->ep);
+	ofi_local_leave(&l->memory);
+	ofi_local_destroy(&l->memory);
 	ofi_domain_close(&l->dom);
 	ofi_link_hang_up(l);
 	fd_close(&l->wake);

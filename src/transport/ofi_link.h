@@ -17,6 +17,7 @@
 #include "transport/ofi_ctl.h"
 #include "transport/ofi_fabric.h"
 #include "transport/ofi_keys.h"
+#include "transport/ofi_local.h"
 #include "transport/ofi_watch.h"
 #include "transport/transport.h"
 #include "util/limits.h"
@@ -40,7 +41,7 @@ struct link_op {		    /* one operation in flight */
 	struct iovec local[LINK_SEGMENTS];
 	struct fi_rma_iov remote[LINK_SEGMENTS];
 	struct ofi_key *key[LINK_SEGMENTS];
-	struct fid_mr *mr[LINK_SEGMENTS]; /* of local memory, where a provider wants it */
+	struct ofi_local_reg *reg[LINK_SEGMENTS]; /* where the provider wants it */
 	void *desc[LINK_SEGMENTS];
 };
 
@@ -94,6 +95,7 @@ struct ofi_link {
 	struct ofi_domain dom; /* the lead's, from here */
 	struct ofi_watch watch;
 	struct ofi_ep ep;
+	struct ofi_local memory; /* around every use of the two: ofi_local_enter() */
 	fi_addr_t peer;
 	unsigned segments; /* pieces of one operation */
 	size_t inflight;   /* bytes */

@@ -141,6 +141,23 @@ int32_t ofi_regions_resolve(uint64_t addr, const uint8_t code[OFI_CODE],
 	return SMEM_OK;
 }
 
+bool ofi_regions_holds(uint64_t addr, size_t len, struct ofi_span *ret)
+{
+	struct region *r, *tmp;
+	uint64_t furthest = 0;
+
+	LOCKED(&lock);
+	HASH_ITER (hh, table, r, tmp) {
+		uint64_t begin = (uint64_t)(uintptr_t)r->addr, end = begin + r->len;
+		if (r->hidden || addr < begin || addr + len > end || end <= furthest)
+			continue;
+		furthest = end;
+		*ret = (struct ofi_span){
+		    .id = r->id, .begin = begin, .end = end, .writable = r->writable};
+	}
+	return furthest > 0;
+}
+
 bool ofi_regions_hide(uint64_t id)
 {
 	LOCKED(&lock);

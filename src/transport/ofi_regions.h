@@ -7,6 +7,7 @@
 #ifndef TRANSPORT_OFI_REGIONS_H
 #define TRANSPORT_OFI_REGIONS_H
 
+#include "transport/ofi_local.h"
 #include "transport/ofi_port.h"
 #include "transport/ofi_wire.h"
 #include "util/clock.h"
@@ -21,6 +22,9 @@ int32_t ofi_regions_add(uint64_t id, void *addr, size_t len, bool writable,
 int32_t ofi_regions_resolve(uint64_t addr, const uint8_t code[OFI_CODE],
 			    const struct ofi_nonces *nonces, struct ofi_port *port,
 			    struct ofi_ep *ep, struct ofi_region *ret, uint8_t ret_secret[16]);
+
+/* The region exposed that holds all of [addr, addr + len) and reaches furthest; false: none. */
+bool ofi_regions_holds(uint64_t addr, size_t len, struct ofi_span *ret);
 
 /* Nobody gets it any more. False: no such region. */
 bool ofi_regions_hide(uint64_t id);

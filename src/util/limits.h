@@ -89,8 +89,13 @@
 #define OFI_KEEPALIVE_MS    2500  /* a shorter silence is too short for the kernel's keepalive */
 #define OFI_BUSY_MS	    10000 /* what a handshake may take at a host that is busy */
 #define OFI_WITHDRAW_ASK_MS 1000  /* what a peer may take to let go of a withdrawn region */
-#define OFI_CHUNK	    (4u << 20)	/* bytes of one operation: small copies wait no longer */
-#define OFI_WINDOW	    (32u << 20) /* bytes in flight to one peer */
-#define OFI_OPS		    64u /* operations in flight to one peer: below any provider's queue */
+/* Registrations of local memory kept for one peer, where a provider wants them: how many, bytes
+ * together, and of one. They pin pages, as the keys of the same regions do once a peer asks. */
+#define OFI_LOCAL_REGS	64u
+#define OFI_LOCAL_BYTES (16ull << 30)
+#define OFI_LOCAL_SPAN	(1ull << 30)
+#define OFI_CHUNK	(4u << 20)  /* bytes of one operation: small copies wait no longer */
+#define OFI_WINDOW	(32u << 20) /* bytes in flight to one peer */
+#define OFI_OPS		64u /* operations in flight to one peer: below any provider's queue */
 
 #endif

@@ -3,7 +3,9 @@
  * What every transport promises, by one list of cases. Rank 0 is the target, the others reach its
  * memory. A transport is a row of `rows` and a line of `cases`.
  */
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,6 +18,8 @@
 #include "core/segment.h"
 #include "harness.h"
 #include "none.h"
+#include "reference.h"
+#include "transport/ofi_link.h"
 #include "transport/transport.h"
 #include "util/err.h"
 #include "util/limits.h"
@@ -29,11 +33,14 @@ struct row {
 	bool mapped;	/* the target's memory lies at the same address in the initiator */
 	bool one_sided; /* works while the target does not run */
 	bool faults;	/* an access outside is an error instead of undefined */
+	bool registers; /* local memory is registered */
 };
 
-static const struct row row_direct = {&transport_direct, true, true, false};
-static const struct row row_cma = {&transport_cma, false, true, true};
-static const struct row row_ofi = {&transport_ofi, false, false, false};
+static const struct row row_direct = {&transport_direct, true, true, false, false};
+static const struct row row_cma = {&transport_cma, false, true, true, false};
+static const struct row row_ofi = {&transport_ofi, false, false, false, false};
+/* As with a provider that wants local memory registered. */
+static const struct row row_ofi_local = {&transport_ofi, false, false, false, true};
 
 /* What the target publishes. */
 struct card {
@@ -64,6 +71,16 @@ static void on_lost(void *arg)
 		ep->ops->abandon(ep);
 }
 
+/* No provider here wants it, but all do it: what is offered says that it is wanted. */
+static void want_registrations(struct rank *r)
+{
+	struct sockaddr_in lo = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	const struct ofi_offer *offer = NULL;
+
+	RANK_OK(r, ofi_offer_get((struct sockaddr *)&lo, NULL, 0, &offer));
+	offer->info->domain_attr->mr_mode |= FI_MR_LOCAL;
+}
+
 static void local_up(struct rank *r, struct end *e, const struct row *row)
 {
 	*e = (struct end){.row = row, .seg.mem.fd = -1};
@@ -71,6 +88,8 @@ static void local_up(struct rank *r, struct end *e, const struct row *row)
 	if (row->mapped)
 		RANK_OK(r, arena_get());
 	RANK_OK(r, row->ops->start(NULL, 0));
+	if (row->registers && r->rank > 0)
+		want_registrations(r);
 }
 
 static void local_down(struct end *e)
@@ -150,6 +169,8 @@ static void initiator_up(struct rank *r, struct end *e, const struct row *row)
 		RANK_OK(r, segment_import(e->agent, &e->card.seg, e->mem, d, &e->seg));
 	struct transport_peer peer = peer_of(e);
 	RANK_OK(r, row->ops->connect(&peer, d, &ep));
+	if (row->registers && r->rank > 0)
+		RANK_ASSERT(r, ((struct ofi_link *)ep)->memory.on);
 	atomic_store(&e->ep, ep);
 }
 
@@ -158,93 +179,6 @@ static void initiator_down(struct end *e)
 	agent_peer_close(e->agent);
 	e->row->ops->close(e->ep);
 	local_down(e);
-}
-
-/* ---- reference */
-
-static void fill(char *p, size_t len, uint64_t seed)
-{
-	for (size_t i = 0; i < len; i++)
-		p[i] = (char)rank_random(&seed);
-}
-
-/* Row by row, with memcpy. */
-static void apply(const struct smem_xfer *x, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		for (size_t row = 0; row < x[i].height; row++)
-			memcpy((char *)x[i].dst + row * x[i].dpitch,
-			       (const char *)x[i].src + row * x[i].spitch, x[i].width);
-	}
-}
-
-/* The same pieces with the side that lies in [from, from + MEM) moved to `to`. */
-static void rebase(struct smem_xfer *x, size_t n, bool dst, const char *from, char *to)
-{
-	for (size_t i = 0; i < n; i++) {
-		if (dst)
-			x[i].dst = to + ((char *)x[i].dst - from);
-		else
-			x[i].src = to + ((const char *)x[i].src - from);
-	}
-}
-
-#define BATCH 64
-
-/* Disjoint random pieces: dst cut from [dst, +len), src anywhere in [src, +len). */
-static size_t random_batch(uint64_t *seed, struct smem_xfer x[BATCH], char *dst, const char *src,
-			   size_t len)
-{
-	size_t n = 1 + rank_random(seed) % BATCH, share = len / n;
-
-	for (size_t i = 0; i < n; i++) {
-		size_t big = rank_random(seed) % 4 == 0 ? share / 2 : 700;
-		size_t width = 1 + rank_random(seed) % big;
-		size_t rows = 1 + rank_random(seed) % 5;
-		size_t dpitch = width + rank_random(seed) % 3 * (rank_random(seed) % 100);
-		size_t spitch = width + rank_random(seed) % 3 * (rank_random(seed) % 100);
-		if (rows * dpitch > share || rows * spitch > len)
-			rows = 1;
-		size_t dslack = share - ((rows - 1) * dpitch + width);
-		size_t sslack = len - ((rows - 1) * spitch + width);
-		x[i] = (struct smem_xfer){.dst = dst + i * share + rank_random(seed) % (dslack + 1),
-					  .src = src + rank_random(seed) % (sslack + 1),
-					  .dpitch = rows > 1 ? dpitch : 0,
-					  .spitch = rows > 1 ? spitch : 0,
-					  .width = width,
-					  .height = rows};
-	}
-	return n;
-}
-
-static void check_equal(struct rank *r, const char *got, const char *want, size_t len,
-			const char *what)
-{
-	for (size_t i = 0; i < len; i++) {
-		if (got[i] != want[i])
-			rank_fail(r, __FILE__, __LINE__, "%s: byte %zu is %d, want %d", what, i,
-				  got[i], want[i]);
-	}
-}
-
-static char *buffer(struct rank *r, size_t len)
-{
-	char *p = malloc(len);
-
-	RANK_ASSERT(r, p);
-	return p;
-}
-
-static uint64_t digest(const char *p, size_t len)
-{
-	uint64_t h = 14695981039346656037ull;
-
-	for (size_t i = 0; i < len; i += 8) {
-		uint64_t v;
-		memcpy(&v, p + i, 8);
-		h = (h ^ v) * 1099511628211ull;
-	}
-	return h;
 }
 
 /* ---- cases; the target's part of most of them is to be there */
@@ -547,12 +481,71 @@ static void nobody(struct rank *r, const struct row *row)
 	local_down(&e);
 }
 
+struct stream {
+	struct end *e;
+	_Atomic bool stop;
+	int32_t code;
+};
+
+static void *write_elsewhere(void *arg)
+{
+	struct stream *s = arg;
+	char *src = calloc(1, MEM / 2);
+	struct smem_xfer put = {
+	    .dst = s->e->mem + MEM / 2, .src = src, .width = MEM / 2, .height = 1};
+
+	while (src && s->code == SMEM_OK && !atomic_load(&s->stop))
+		s->code = s->e->row->ops->put(s->e->ep, &put, 1);
+	free(src);
+	return NULL;
+}
+
+/* Registrations in an exposed region stay until it is withdrawn, whoever else uses the link. */
+static void kept(struct rank *r, const struct row *row)
+{
+	struct end e;
+	pthread_t tid;
+
+	if (r->rank == 0) {
+		be_target(r, row, false);
+		return;
+	}
+	initiator_up(r, &e, row);
+	struct ofi_local *memory = &((struct ofi_link *)e.ep)->memory;
+	char *src = buffer(r, MEM / 2), *back = buffer(r, MEM / 2);
+	struct stream s = {.e = &e};
+	RANK_ASSERT(r, pthread_create(&tid, NULL, write_elsewhere, &s) == 0);
+	for (uint64_t id = 10; id < 40; id++) {
+		fill(src, PAGE, id);
+		struct smem_xfer put = {.dst = e.mem, .src = src, .width = MEM / 2, .height = 1};
+		struct smem_xfer get = {.dst = back, .src = e.mem, .width = MEM / 2, .height = 1};
+		RANK_OK(r, row->ops->expose(id, src, MEM / 2, 1, e.card.secret));
+		RANK_OK(r, row->ops->put(e.ep, &put, 1));
+		RANK_OK(r, row->ops->get(e.ep, &get, 1));
+		RANK_ASSERT(r, memcmp(src, back, MEM / 2) == 0);
+		ofi_local_enter(memory);
+		RANK_ASSERT(r, memory->n == 1 && memory->bytes == MEM / 2);
+		ofi_local_leave(memory);
+		RANK_OK(r, row->ops->withdraw(id, deadline_in_ms(PATIENCE_MS)));
+		ofi_local_enter(memory);
+		RANK_ASSERT(r, memory->n == 0 && memory->bytes == 0);
+		ofi_local_leave(memory);
+	}
+	atomic_store(&s.stop, true);
+	pthread_join(tid, NULL);
+	RANK_CODE(r, s.code, SMEM_OK);
+	rank_barrier(r);
+	initiator_down(&e);
+	free(src);
+	free(back);
+}
+
 /* The fake that reaches nobody keeps to the contract as well. */
 static void refuses(struct rank *r, const struct row *row)
 {
 	nobody(r, row);
 }
-static const struct row row_none = {&transport_none, false, false, false};
+static const struct row row_none = {&transport_none, false, false, false, false};
 
 #define FOR_ROW(t, c)                                                                              \
 	static void t##_##c(struct rank *r)                                                        \
@@ -572,6 +565,8 @@ static const struct row row_none = {&transport_none, false, false, false};
 ROW(direct)
 ROW(cma)
 ROW(ofi)
+ROW(ofi_local)
+FOR_ROW(ofi_local, kept)
 FOR_ROW(none, refuses)
 
 #define CASES(t)                                                                                   \
@@ -590,6 +585,8 @@ static const struct ranks_case cases[] = {
     CASES(direct),
     CASES(cma),
     CASES(ofi),
+    CASES(ofi_local),
+    {.name = "ofi_local_kept", .fn = ofi_local_kept, .sizes = {2}},
     {.name = "none_refuses", .fn = none_refuses, .sizes = {1}},
 };
 
