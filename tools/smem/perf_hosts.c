@@ -29,7 +29,7 @@
 #define ASK_TRIES 15u
 #define TRIES	  3u /* of a rival's run */
 
-const char *const lane_name[LANES] = {"smem", "raw libfabric"};
+const char *const lane_name[LANES] = {"smem", "raw libfabric", "raw, 3 x 512 KiB"};
 
 #define BLOCKS 122, 128 << 10, 16 << 10, true
 static const struct hosts_shape shapes[HOSTS_SHAPES] = {
@@ -107,7 +107,14 @@ static int operation(struct rig *g, size_t s, int lane)
 
 	if (lane == LANE_SMEM)
 		return move_smem(g, s, k) == SMEM_OK ? 0 : fail(g, shapes[s].shape.name, NULL);
-	if (raw_move(g->raw, g->r->shape[s].read, &l->src[k], &l->dst[k], &l->len[k], l->n) == 0)
+	const struct raw_move move = {.read = g->r->shape[s].read,
+				      .n = l->n,
+				      .near = &l->src[k],
+				      .far = &l->dst[k],
+				      .len = &l->len[k],
+				      .cut = lane == LANE_CUT ? HOSTS_CUT : 0,
+				      .flight = lane == LANE_CUT ? HOSTS_FLIGHT : 0};
+	if (raw_move(g->raw, &move) == 0)
 		return 0;
 	complain("%s, raw libfabric: %s", shapes[s].shape.name, raw_why());
 	g->p->failed = true;
@@ -135,12 +142,12 @@ static int block(struct rig *g, size_t s, int lane, size_t n, struct hosts_round
 	struct talk before, after;
 	struct perf_stat stat;
 
-	if (ask(g, lane == LANE_RAW ? TALK_RAW_SPIN : TALK_CPU, NULL, &before) != 0)
+	if (ask(g, lane != LANE_SMEM ? TALK_RAW_SPIN : TALK_CPU, NULL, &before) != 0)
 		return -1;
 	cpu = perf_cpu_s();
 	int r = operations(g, s, lane, n);
 	cpu = perf_cpu_s() - cpu;
-	if (ask(g, lane == LANE_RAW ? TALK_RAW_REST : TALK_CPU, NULL, &after) != 0 || r != 0)
+	if (ask(g, lane != LANE_SMEM ? TALK_RAW_REST : TALK_CPU, NULL, &after) != 0 || r != 0)
 		return -1;
 	if (!ret)
 		return 0;
@@ -164,9 +171,13 @@ static int keep(struct rig *g, struct hosts_lane *l, size_t n)
 	return 0;
 }
 
-static int lanes(const struct rig *g)
+int hosts_lanes(const struct hosts_result *r, unsigned shape)
 {
-	return g->r->have_raw ? LANES : LANE_RAW;
+	const struct perf_shape *s = &shapes[shape].shape;
+
+	if (!r->have_raw)
+		return LANE_RAW;
+	return s->n == 1 && s->large > HOSTS_CUT ? LANES : LANE_CUT;
 }
 
 /* Connects, warms up, and finds how many operations are a block: as many for one lane as for the
@@ -176,7 +187,7 @@ static int calibrate(struct rig *g, size_t s)
 	double slowest = 0;
 	struct hosts_round r;
 
-	for (int lane = 0; lane < lanes(g); lane++) {
+	for (int lane = 0; lane < hosts_lanes(g->r, (unsigned)s); lane++) {
 		if (block(g, s, lane, g->ops_min, NULL) != 0 ||
 		    block(g, s, lane, g->ops_min, &r) != 0)
 			return -1;
@@ -191,8 +202,9 @@ static int calibrate(struct rig *g, size_t s)
 static int measure_round(struct rig *g, unsigned round)
 {
 	for (size_t s = 0; s < HOSTS_SHAPES; s++) {
-		for (int i = 0; i < lanes(g); i++) { /* now this one first, now that one */
-			int lane = round % 2 ? lanes(g) - 1 - i : i;
+		int n = hosts_lanes(g->r, (unsigned)s);
+		for (int i = 0; i < n; i++) { /* now this one first, now that one */
+			int lane = round % 2 ? n - 1 - i : i;
 			struct hosts_lane *l = &g->r->shape[s].lane[lane];
 			if (block(g, s, lane, g->ops[s], &l->round[round]) != 0 ||
 			    keep(g, l, g->ops[s]) != 0)

@@ -140,7 +140,11 @@ int rival_ucx_run(const struct route *r, uint16_t port, const struct rival_ucx *
 #define HOSTS_ROUNDS 9u /* at most */
 #define HOSTS_SHAPES 11u
 
-enum { LANE_SMEM, LANE_RAW, LANES };
+/* The last: raw libfabric again, that cuts what is large and contiguous into requests, of which few
+ * are in flight. That is no other shape to its caller, and often faster. */
+enum { LANE_SMEM, LANE_RAW, LANE_CUT, LANES };
+#define HOSTS_CUT    (512u << 10)
+#define HOSTS_FLIGHT 3u
 enum { SHAPE_4K, SHAPE_64K, SHAPE_1M, SHAPE_16M, SHAPE_64M, SHAPE_ONE, SHAPE_BATCH, SHAPE_READS };
 
 /* A round of a lane; medians are taken over the rounds. */
@@ -183,6 +187,8 @@ struct hosts_result {
 };
 
 extern const char *const lane_name[LANES];
+/* How many lanes a shape has. */
+int hosts_lanes(const struct hosts_result *r, unsigned shape);
 
 /* perf_verdict.c: all tables. */
 void verdict_tell(struct perf *p, struct hosts_result *r);

@@ -31,7 +31,7 @@
 #define SONAME	 "libfabric.so.1"
 #define API	 FI_VERSION(1, 11)
 #define VEC_MAX	 16u
-#define DEEP	 128u /* requests in flight; no operation has more */
+#define DEEP	 128u /* requests in flight; no operation of whole pieces has more */
 #define STUCK_S	 10.0
 #define PROVIDER "SMEM_FABRIC_PROVIDER"
 
@@ -362,30 +362,47 @@ static int post(struct raw *w, bool read, const struct fi_msg_rma *m)
 	return 0;
 }
 
-int raw_move(struct raw *w, bool read, const void *const near[], void *const far[],
-	     const size_t len[], size_t n)
+/* The next request: fills io and at, moves on behind them. How many. */
+static size_t fill(const struct raw *w, const struct raw_move *m, size_t *i, size_t *off,
+		   struct iovec io[VEC_MAX], struct fi_rma_iov at[VEC_MAX])
 {
+	size_t k = 0, vec = m->cut ? 1 : w->vec;
+
+	for (; k < vec && *i < m->n; k++) {
+		size_t len = m->len[*i] - *off;
+		if (m->cut && len > m->cut)
+			len = m->cut;
+		io[k] = (struct iovec){(char *)(uintptr_t)m->near[*i] + *off, len};
+		at[k] = (struct fi_rma_iov){
+		    (uintptr_t)m->far[*i] + *off - w->peer.start + w->peer.rma, len, w->peer.key};
+		*off += len;
+		if (*off == m->len[*i]) {
+			++*i;
+			*off = 0;
+		}
+	}
+	return k;
+}
+
+int raw_move(struct raw *w, const struct raw_move *m)
+{
+	size_t flight = m->flight ? m->flight : DEEP, i = 0, off = 0;
+	struct fi_rma_iov at[VEC_MAX];
+	struct iovec io[VEC_MAX];
 	void *desc[VEC_MAX];
 
 	for (size_t k = 0; k < VEC_MAX; k++)
 		desc[k] = w->mr ? fi_mr_desc(w->mr) : NULL;
-	for (size_t i = 0; i < n;) {
-		struct fi_rma_iov at[VEC_MAX];
-		struct iovec io[VEC_MAX];
-		size_t k = 0;
-		for (; k < w->vec && i < n; k++, i++) {
-			io[k] = (struct iovec){(void *)(uintptr_t)near[i], len[i]};
-			at[k] = (struct fi_rma_iov){(uintptr_t)far[i] - w->peer.start + w->peer.rma,
-						    len[i], w->peer.key};
-		}
-		struct fi_msg_rma m = {.msg_iov = io,
-				       .desc = desc,
-				       .iov_count = k,
-				       .addr = w->to,
-				       .rma_iov = at,
-				       .rma_iov_count = k,
-				       .context = &w->context[w->posted % DEEP]};
-		if (drain(w, DEEP - 1) != 0 || post(w, read, &m) != 0)
+	while (i < m->n) {
+		size_t k = fill(w, m, &i, &off, io, at);
+		struct fi_msg_rma msg = {.msg_iov = io,
+					 .desc = desc,
+					 .iov_count = k,
+					 .addr = w->to,
+					 .rma_iov = at,
+					 .rma_iov_count = k,
+					 .context = &w->context[w->posted % DEEP]};
+		if (drain(w, flight - 1) != 0 || post(w, m->read, &msg) != 0)
 			return -1;
 	}
 	return drain(w, 0);

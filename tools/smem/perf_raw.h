@@ -37,9 +37,19 @@ void raw_rest(struct raw *w);
 
 /* The writer's side. mem: where all its pieces are. */
 int raw_connect(struct raw *w, const struct raw_card *c, void *mem, size_t len);
-/* n pieces, as many in a request as the provider takes; returns when all were delivered (read: have
- * come). far: addresses at the target. */
-int raw_move(struct raw *w, bool read, const void *const near[], void *const far[],
-	     const size_t len[], size_t n);
+
+struct raw_move {
+	bool read;
+	size_t n; /* pieces */
+	const void **near;
+	void **far; /* addresses at the target */
+	const size_t *len;
+	/* Cut into requests of at most so many bytes, so many of them in flight; 0: a request takes
+	 * as many pieces as the provider allows, and all are in flight. */
+	size_t cut, flight;
+};
+
+/* Returns when all were delivered; reading: have come. */
+int raw_move(struct raw *w, const struct raw_move *m);
 
 #endif

@@ -112,8 +112,10 @@ static void lane_json(struct json *j, const struct hosts_result *r, unsigned sha
 	json_end(j, '}');
 }
 
-static void shape_json(struct json *j, const struct hosts_result *r, unsigned shape, int lanes)
+static void shape_json(struct json *j, const struct hosts_result *r, unsigned shape)
 {
+	int lanes = hosts_lanes(r, shape);
+
 	json_begin(j, NULL, '{');
 	json_str(j, "shape", r->shape[shape].shape.name);
 	json_int(j, "bytes", (int64_t)r->shape[shape].bytes);
@@ -127,15 +129,16 @@ static void shape_json(struct json *j, const struct hosts_result *r, unsigned sh
 	json_end(j, '}');
 }
 
-static void shape_text(const struct hosts_result *r, unsigned shape, int lanes)
+static void shape_text(const struct hosts_result *r, unsigned shape)
 {
+	int lanes = hosts_lanes(r, shape);
 	char med[32], p99[32];
 
 	for (int lane = 0; lane < lanes; lane++) {
 		double s = lane_median(r, shape, lane, TIME);
 		time_text(med, sizeof(med), s);
 		time_text(p99, sizeof(p99), r->shape[shape].lane[lane].p99_s);
-		printf("  %-24s %-14s %10s %10s %7.2f  %7.3f %7.3f",
+		printf("  %-24s %-16s %10s %10s %7.2f  %7.3f %7.3f",
 		       lane ? "" : r->shape[shape].shape.name, lane_name[lane], med, p99,
 		       (double)r->shape[shape].bytes / s / 1e9,
 		       lane_median(r, shape, lane, CPU_WRITER),
@@ -150,18 +153,16 @@ static void shape_text(const struct hosts_result *r, unsigned shape, int lanes)
 static void tell_shapes(struct perf *p, const struct hosts_result *r, unsigned from, unsigned to,
 			const char *title)
 {
-	int lanes = r->have_raw ? LANES : LANE_RAW;
-
 	if (p->json)
 		perf_section(p, "%s", title);
 	else
-		printf("\n%s\n  %-24s %-14s %10s %10s %7s  %7s %7s  %6s %6s %6s\n", title, "", "",
+		printf("\n%s\n  %-24s %-16s %10s %10s %7s  %7s %7s  %6s %6s %6s\n", title, "", "",
 		       "median", "p99", "GB/s", "CPU wr.", "target", "speed", "best", "CPU");
 	for (unsigned s = from; s < to; s++) {
 		if (p->json)
-			shape_json(p->json, r, s, lanes);
+			shape_json(p->json, r, s);
 		else
-			shape_text(r, s, lanes);
+			shape_text(r, s);
 	}
 }
 
@@ -191,7 +192,7 @@ static void tell_rival(struct perf *p, const char *name, struct rival_figure *f,
 	}
 	if (s > 0)
 		time_text(text, sizeof(text), s);
-	printf("  %-39s %10s %10s %7.2f", name, text, "", gb);
+	printf("  %-41s %10s %10s %7.2f", name, text, "", gb);
 	if (cw > 0)
 		printf("  %7.3f %7.3f", cw, ct);
 	putchar('\n');
