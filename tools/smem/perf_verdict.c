@@ -240,7 +240,7 @@ static void aim(struct perf *p, const char *what, double value, bool most, doubl
 	printf("  %-52s %s %5.*f  ", what, most ? "<=" : ">=", limit > 0 && limit < 0.01 ? 3 : 2,
 	       limit);
 	if (known)
-		printf("%8.*f %-4s %s\n", limit > 0 && limit < 0.01 ? 4 : 2, value, unit,
+		printf("%8.*f %-4s %s\n", limit > 0 && limit < 0.01 ? 4 : 3, value, unit,
 		       met ? "met" : "missed");
 	else
 		printf("%8s %-4s not measured\n", "-", unit);
