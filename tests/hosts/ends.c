@@ -8,20 +8,34 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "transport/ofi_fabric.h"
+
 struct card card;
 struct page *page;
 char *mem, *second;
 
+bool provider_is_there(unsigned host, bool v6, const char *provider)
+{
+	struct sockaddr_storage at;
+	const struct ofi_offer *o;
+
+	host_route(host, v6, &at);
+	bool is = ofi_offer_get((struct sockaddr *)&at, provider, 0, &o) == SMEM_OK;
+	ofi_offers_forget();
+	return is;
+}
+
 static void start_at(struct rank *r, unsigned host)
 {
-	/* The route is what the store's connection would be bound to: the host's own address. */
-	struct {
-		uint16_t family, port;
-		uint8_t addr[12];
-	} at = {.family = 2, .addr = {10, 77, 0, (uint8_t)(host + 1)}};
+	const char *provider = getenv("SMEM_FABRIC_PROVIDER");
+	bool v6 = getenv("SMEM_TEST_IPV6") != NULL;
+	struct sockaddr_storage at;
 
 	host_enter(r, host);
-	WANT(r, ofi->start(&at, sizeof(at)), 0);
+	if (provider && !provider_is_there(host, v6, provider))
+		rank_skip(r, "libfabric has no provider %s here", provider);
+	size_t len = host_route(host, v6, &at);
+	WANT(r, ofi->start(&at, len), 0);
 }
 
 void target_up(struct rank *r)

@@ -18,6 +18,7 @@
 
 #define MIB	 (1ul << 20)
 #define MEM	 (16 * MIB)
+#define LANES	 4u
 #define PATIENCE 30000 /* ms; never reached by a run that passes */
 
 static const struct transport_ops *const ofi = &transport_ofi;
@@ -42,6 +43,9 @@ struct card {
 /* The signals outside the fabric. */
 struct page {
 	_Atomic uint64_t asked, answered, what;
+	struct {
+		_Atomic uint64_t asked, answered;
+	} lane[LANES];
 	_Atomic int wrong;
 	int byte;
 };
@@ -52,6 +56,9 @@ extern char *mem, *second; /* the target's; mem is exposed */
 
 void target_up(struct rank *r);
 void target_down(struct rank *r);
+/* Does libfabric have this provider at that address? After host_enter(). */
+bool provider_is_there(unsigned host, bool v6, const char *provider);
+
 /* The first two steps of the third. */
 void initiator_start(struct rank *r);
 /* The target was started anew: use what it publishes now. */

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
@@ -93,6 +94,7 @@ static bool keep(unsigned i, pid_t parent)
 /* NULL, or why not. */
 static const char *make(void)
 {
+	const char *mtu = getenv("SMEM_TEST_MTU");
 	int bad = 0;
 
 	if (geteuid() != 0)
@@ -112,6 +114,10 @@ static const char *make(void)
 		bad |= run_in(h, "ip addr add 10.77.0.%u/24 dev eth0", h + 1);
 		bad |= run_in(h, "ip -6 addr add fd77::%u/64 dev eth0 nodad", h + 1);
 		bad |= run_in(h, "ip link set eth0 up");
+		if (mtu) {
+			bad |= run_in(SWITCH, "ip link set p%u mtu %s", h, mtu);
+			bad |= run_in(h, "ip link set eth0 mtu %s", mtu);
+		}
 	}
 	return bad ? "no veth pair can be made here" : NULL;
 }
@@ -194,6 +200,10 @@ static void enter(struct rank *r, unsigned host)
 
 void host_enter(struct rank *r, unsigned host)
 {
+	if (getenv("SMEM_TEST_IPV6")) {
+		host_enter_v6(r, host);
+		return;
+	}
 	enter(r, host);
 	snprintf(r->url, sizeof(r->url), "tcp://10.77.0.1:%u", r->port[0]);
 }
@@ -202,6 +212,17 @@ void host_enter_v6(struct rank *r, unsigned host)
 {
 	enter(r, host);
 	snprintf(r->url, sizeof(r->url), "tcp://[fd77::1]:%u", r->port[0]);
+}
+
+size_t host_route(unsigned host, bool v6, void *ret)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_addr.s_addr = htonl(0x0a4d0001u + host)};
+	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6,
+				   .sin6_addr.s6_addr = {0xfd, 0x77, [15] = (uint8_t)(host + 1)}};
+
+	memcpy(ret, v6 ? (void *)&in6 : (void *)&in, v6 ? sizeof(in6) : sizeof(in));
+	return v6 ? sizeof(in6) : sizeof(in);
 }
 
 void host_silence(struct rank *r, unsigned host, bool on)

@@ -7,6 +7,9 @@
  * On one host, agents find each other and memory can be mapped. Between hosts nothing but the
  * network leads anywhere: abstract sockets end at the namespace, and CMA, which does not, is
  * forbidden to all ranks.
+ *
+ * A whole program can be run another way: SMEM_TEST_MTU is that of all interfaces, and with
+ * SMEM_TEST_IPV6 host_enter() is host_enter_v6().
  */
 #ifndef HOSTS_HOSTS_H
 #define HOSTS_HOSTS_H
@@ -23,6 +26,9 @@ int hosts_main(int argc, char **argv, const struct ranks_case *cases, size_t n);
 void host_enter(struct rank *r, unsigned host);
 /* The same, and the url is IPv6. */
 void host_enter_v6(struct rank *r, unsigned host);
+/* What the store's connection would be bound to: a sockaddr with the host's own address; its
+ * length. */
+size_t host_route(unsigned host, bool v6, void *ret);
 
 /* The network of a host, from any rank; back to normal at the end of the case is the case's duty.
  */

@@ -21,58 +21,6 @@
 
 #define SILENCE 3000 /* the default of SMEM_SILENCE_MS */
 
-/* ---- what 0 means ---- */
-
-#define ROUNDS 400u
-
-static size_t round_len(uint64_t *rng)
-{
-	static const size_t limit[] = {1, 8, 4096, 128 << 10, MIB, 9 * MIB};
-
-	return 1 + rank_random(rng) % limit[rank_random(rng) % 6];
-}
-
-/* The target looks as soon as the shared page says that a put returned. */
-static void delivered(struct rank *r)
-{
-	uint64_t rng = r->seed;
-
-	if (r->rank == 0) {
-		target_up(r);
-		for (uint64_t i = 1; i <= ROUNDS; i++) {
-			size_t len = round_len(&rng);
-			await(r, &page->asked, i);
-			if (!all(mem, len, (char)i) || !all(mem + MEM - len, len, (char)i))
-				atomic_store(&page->wrong, (int)i);
-			atomic_store(&page->answered, i);
-		}
-		rank_barrier(r);
-		target_down(r);
-		return;
-	}
-	struct endpoint *ep = initiator_up(r);
-	char *src = filled(r, MEM, 0);
-	for (uint64_t i = 1; i <= ROUNDS; i++) {
-		size_t len = round_len(&rng);
-		memset(src, (int)i, len);
-		struct smem_xfer x[2] = {to(card.mem, src, len),
-					 to(card.mem + MEM - len, src, len)};
-		WANT(r, ofi->put(ep, x, 2), 0);
-		atomic_store(&page->asked, i);
-		await(r, &page->answered, i);
-		RANK_CODE(r, atomic_load(&page->wrong), 0);
-	}
-	rank_barrier(r);
-	free(src);
-	initiator_down(ep);
-}
-
-static void delivered_rxm(struct rank *r)
-{
-	setenv("SMEM_FABRIC_PROVIDER", "tcp;ofi_rxm", 1);
-	delivered(r);
-}
-
 /* ---- withdrawing ---- */
 
 #define WITHDRAWALS 50u
@@ -420,8 +368,6 @@ static void forked(struct rank *r)
 }
 
 static const struct ranks_case cases[] = {
-    {.name = "delivered", .fn = delivered, .sizes = {2}},
-    {.name = "delivered_rxm", .fn = delivered_rxm, .sizes = {2}},
     {.name = "withdrawn", .fn = withdrawn, .sizes = {2}},
     {.name = "withdrawn_from_stopped", .fn = withdrawn_from_stopped, .sizes = {2}},
     {.name = "silent", .fn = silent, .sizes = {2}},
