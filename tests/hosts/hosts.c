@@ -144,8 +144,28 @@ static bool from_env(void)
 	return env != NULL;
 }
 
-int hosts_main(int argc, char **argv, const struct ranks_case *cases, size_t n)
+/* The cases without the rank counts that are above SMEM_TEST_RANKS. */
+static const struct ranks_case *fewer(const struct ranks_case *cases, size_t n)
 {
+	const char *text = getenv("SMEM_TEST_RANKS");
+	unsigned most = text ? (unsigned)strtoul(text, NULL, 10) : RANK_MAX;
+	struct ranks_case *copy = calloc(n, sizeof(*copy)); /* lives as long as the process */
+
+	for (size_t i = 0; copy && i < n; i++) {
+		size_t kept = 0;
+		copy[i] = cases[i];
+		memset(copy[i].sizes, 0, sizeof(copy[i].sizes));
+		for (size_t k = 0; k < RANK_SIZES_MAX && cases[i].sizes[k]; k++) {
+			if (cases[i].sizes[k] <= most)
+				copy[i].sizes[kept++] = cases[i].sizes[k];
+		}
+	}
+	return copy ? copy : cases;
+}
+
+int hosts_main(int argc, char **argv, const struct ranks_case *all, size_t n)
+{
+	const struct ranks_case *cases = fewer(all, n);
 	char env[16 * (HOSTS + 1)] = "";
 	int status = 0;
 

@@ -8,8 +8,9 @@
  * network leads anywhere: abstract sockets end at the namespace, and CMA, which does not, is
  * forbidden to all ranks.
  *
- * A whole program can be run another way: SMEM_TEST_MTU is that of all interfaces, and with
- * SMEM_TEST_IPV6 host_enter() is host_enter_v6().
+ * A whole program can be run another way: SMEM_TEST_MTU is that of all interfaces, with
+ * SMEM_TEST_IPV6 host_enter() is host_enter_v6(), and runs of more than SMEM_TEST_RANKS ranks are
+ * left out.
  */
 #ifndef HOSTS_HOSTS_H
 #define HOSTS_HOSTS_H
