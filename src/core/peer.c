@@ -180,5 +180,8 @@ void peer_report(struct peer *p, struct survey_writer *w)
 				 .shared = atomic_load(&p->mapped),
 				 .pid = p->pid,
 				 .host = p->host};
-	survey_path_row(w, &row, &p->path, p->path.ep);
+	if (now == PEER_LOST) /* the keeper may not have taken its path down yet */
+		survey_row(w, &row);
+	else
+		survey_path_row(w, &row, &p->path, p->path.ep);
 }

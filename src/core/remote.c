@@ -316,7 +316,10 @@ static void report(struct remote *r, struct survey_writer *w)
 		row.shared = l->shared;
 		row.pid = l->pid;
 		row.host = l->host;
-		survey_path_row(w, &row, &l->path, atomic_load(&l->ep));
+		if (row.state == SURVEY_LOST)
+			survey_row(w, &row);
+		else
+			survey_path_row(w, &row, &l->path, atomic_load(&l->ep));
 		return;
 	}
 	if (r->failed[0]) {

@@ -32,38 +32,46 @@ uint64_t survey_host(const struct agent_addr *addr)
 	return h;
 }
 
-static bool asked_at(const struct survey_source *s, uint64_t client)
-{
-	return store_client_id(s->store) == client;
-}
-
-static void begin(struct survey_writer *w)
+static struct blob *encode(uint64_t client, size_t most, bool brief, bool *ret_cut)
 {
 	struct utsname u = {.nodename = ""};
-
-	uname(&u);
-	/* whoever is listed holds a reference on the agent */
-	survey_begin(w, u.nodename, survey_host(agent_own()), (uint32_t)getpid());
-}
-
-static void answer(uint64_t client, struct store_bytes *ret)
-{
 	struct survey_writer w;
 	struct survey_source *s;
 	bool some = false;
 
-	LOCKED(&lock);
+	survey_begin(&w, most, brief);
 	DL_FOREACH(sources, s)
 	{
-		if (!asked_at(s, client))
+		if (store_client_id(s->store) != client)
 			continue;
-		if (!some)
-			begin(&w);
+		if (!some) {
+			uname(&u);
+			/* whoever is listed holds a reference on the agent */
+			survey_process(&w, u.nodename, survey_host(agent_own()),
+				       (uint32_t)getpid());
+		}
 		some = true;
 		s->report(s->arg, &w);
 	}
-	struct blob *b = some ? survey_end(&w) : NULL;
-	ret->data = b ? malloc(b->len) : NULL;
+	*ret_cut = w.cut;
+	struct blob *b = survey_end(&w);
+	if (some)
+		return b;
+	blob_put(b);
+	return NULL;
+}
+
+static void answer(uint64_t client, size_t most, struct store_bytes *ret)
+{
+	bool cut;
+
+	LOCKED(&lock);
+	struct blob *b = encode(client, most, false, &cut);
+	if (cut) {
+		blob_put(b);
+		b = encode(client, most, true, &cut);
+	}
+	ret->data = b && b->len <= most ? malloc(b->len) : NULL;
 	if (ret->data) {
 		memcpy(ret->data, b->data, b->len);
 		ret->len = b->len;

@@ -11,25 +11,42 @@
 
 #include "util/limits.h"
 
-enum tag { TAG_END, TAG_TEXT, TAG_OBJECT, TAG_ROW, TAG_CUT };
+enum tag { TAG_END, TAG_TEXT, TAG_WAY, TAG_OBJECT, TAG_ROW, TAG_CUT };
 
 #define SLOTS	     (2 * SURVEY_TEXTS_MAX)
-#define RECORD_ROOM  256u /* more than any record but a text needs */
+#define RECORD_ROOM  256u /* more than a way and any record but a text need */
 #define ROW_TEXTS    (3 + 2 * SURVEY_REFUSED_MAX)
 #define TEXT_ROOM(n) (5 + (n))
 
 /* ---- writing ---- */
 
-struct survey_text {
+struct survey_entry {
 	size_t at, len; /* in what is written */
 	uint32_t hash;
 };
 
-void survey_begin(struct survey_writer *w, const char *host_name, uint64_t host, uint32_t pid)
+static bool table_init(struct survey_table *t)
 {
-	*w = (struct survey_writer){.text = calloc(SURVEY_TEXTS_MAX, sizeof(*w->text)),
-				    .slot = calloc(SLOTS, sizeof(*w->slot))};
-	w->out.failed = !w->text || !w->slot;
+	*t = (struct survey_table){.entry = calloc(SURVEY_TEXTS_MAX, sizeof(*t->entry)),
+				   .slot = calloc(SLOTS, sizeof(*t->slot))};
+	return t->entry && t->slot;
+}
+
+static void table_deinit(struct survey_table *t)
+{
+	free(t->entry);
+	free(t->slot);
+}
+
+void survey_begin(struct survey_writer *w, size_t most, bool brief)
+{
+	*w = (struct survey_writer){.most = most, .brief = brief};
+	w->out.failed = !table_init(&w->text);
+	w->out.failed |= !table_init(&w->way);
+}
+
+void survey_process(struct survey_writer *w, const char *host_name, uint64_t host, uint32_t pid)
+{
 	write_u32(&w->out, SURVEY_ROWS_VERSION);
 	write_u32(&w->out, pid);
 	write_u64(&w->out, host);
@@ -49,46 +66,95 @@ static size_t text_len(const char *s)
 /* Is there room for a record with these texts, should all of them be new? If not it is the end. */
 static bool fits(struct survey_writer *w, const char *const *text, size_t n)
 {
-	size_t need = RECORD_ROOM;
+	size_t need = 2 * (size_t)RECORD_ROOM;
 
 	for (size_t i = 0; i < n; i++)
 		need += TEXT_ROOM(text_len(text[i]));
-	if (w->cut || w->out.failed || w->text_n + n > SURVEY_TEXTS_MAX ||
-	    used(w) + need > STORE_VALUE_MAX - RECORD_ROOM)
+	if (w->cut || w->out.failed || w->text.n + n > SURVEY_TEXTS_MAX ||
+	    w->way.n >= SURVEY_TEXTS_MAX || used(w) + need > w->most)
 		w->cut = true;
 	return !w->cut;
 }
 
-static uint32_t hash_of(const char *s, size_t len)
+static uint32_t hash_of(const uint8_t *s, size_t len)
 {
 	uint32_t h = 2166136261u;
 
 	for (size_t i = 0; i < len; i++)
-		h = (h ^ (uint8_t)s[i]) * 16777619u;
+		h = (h ^ s[i]) * 16777619u;
 	return h;
 }
 
-/* The number of a text; written now if it is new. */
+/* The number of these bytes in a table, 0 none; *ret_slot is where it is, or would be. */
+static uint32_t find(const struct survey_writer *w, const struct survey_table *t,
+		     const uint8_t *data, size_t len, uint32_t *ret_slot)
+{
+	uint32_t hash = hash_of(data, len), i = hash % SLOTS;
+
+	for (; t->slot[i]; i = (i + 1) % SLOTS) {
+		const struct survey_entry *e = &t->entry[t->slot[i] - 1];
+		if (e->hash == hash && e->len == len &&
+		    memcmp(w->out.blob->data + e->at, data, len) == 0)
+			break;
+	}
+	*ret_slot = i;
+	return t->slot[i];
+}
+
+/* It was written just now, at the end. */
+static uint32_t note(const struct survey_writer *w, struct survey_table *t, size_t len,
+		     uint32_t slot)
+{
+	if (w->out.failed)
+		return 0;
+	size_t at = used(w) - len;
+	t->entry[t->n] = (struct survey_entry){
+	    .at = at, .len = len, .hash = hash_of(w->out.blob->data + at, len)};
+	t->slot[slot] = ++t->n;
+	return t->n;
+}
+
 static uint32_t text_number(struct survey_writer *w, const char *s)
 {
 	size_t len = text_len(s);
-	uint32_t hash = hash_of(s, len), i = hash % SLOTS;
+	uint32_t slot;
 
-	if (len == 0)
+	if (len == 0 || w->out.failed)
 		return 0;
-	for (; w->slot[i]; i = (i + 1) % SLOTS) {
-		const struct survey_text *t = &w->text[w->slot[i] - 1];
-		if (t->hash == hash && t->len == len &&
-		    memcmp(w->out.blob->data + t->at, s, len) == 0)
-			return w->slot[i];
-	}
+	uint32_t number = find(w, &w->text, (const uint8_t *)s, len, &slot);
+	if (number)
+		return number;
 	write_u8(&w->out, TAG_TEXT);
 	write_span(&w->out, (struct span){(const uint8_t *)s, len});
-	if (w->out.failed)
+	return note(w, &w->text, len, slot);
+}
+
+static uint32_t way_number(struct survey_writer *w, const struct survey_row *row,
+			   const uint32_t *text, uint32_t n)
+{
+	struct writer way = {.blob = NULL};
+	uint32_t slot, number = 0;
+
+	write_u8(&way, (uint8_t)row->state);
+	write_u8(&way, row->shared);
+	write_u64(&way, row->host);
+	write_u8(&way, (uint8_t)((n - 2) / 2));
+	for (uint32_t i = 0; i < n; i++)
+		write_u32(&way, text[i]);
+	struct blob *b = writer_done(&way);
+	w->out.failed |= !b;
+	if (w->out.failed) {
+		blob_put(b);
 		return 0;
-	w->text[w->text_n] = (struct survey_text){.at = used(w) - len, .len = len, .hash = hash};
-	w->slot[i] = ++w->text_n;
-	return w->text_n;
+	}
+	number = find(w, &w->way, b->data, b->len, &slot);
+	if (!number) {
+		write_u8(&w->out, TAG_WAY);
+		write_bytes(&w->out, b->data, b->len);
+		number = note(w, &w->way, b->len, slot);
+	}
+	blob_put(b);
+	return number;
 }
 
 void survey_object(struct survey_writer *w, const struct survey_object *o)
@@ -104,28 +170,47 @@ void survey_object(struct survey_writer *w, const struct survey_object *o)
 	write_u32(&w->out, o->world);
 }
 
+void survey_general(const char *why, char *buf, size_t cap)
+{
+	size_t n = 0;
+
+	while (*why && n + 1 < cap) {
+		size_t digits = strspn(why, "0123456789");
+		bool code = n > 0 && buf[n - 1] == '(';
+		if (digits && !code) {
+			buf[n++] = 'N';
+			why += digits;
+			continue;
+		}
+		for (size_t len = digits ? digits : 1; len > 0 && n + 1 < cap; len--)
+			buf[n++] = *why++;
+	}
+	buf[n] = '\0';
+}
+
 void survey_row(struct survey_writer *w, const struct survey_row *row)
 {
+	char general[SURVEY_REFUSED_MAX][SURVEY_TEXT_MAX];
 	const char *text[ROW_TEXTS] = {row->name, row->path, row->via};
 	uint32_t number[ROW_TEXTS], n = 3;
 
 	for (uint32_t i = 0; i < row->refused_n && i < SURVEY_REFUSED_MAX; i++) {
+		const char *why = row->refused[i].why ? row->refused[i].why : "";
+		if (w->brief)
+			survey_general(why, general[i], sizeof(general[i]));
 		text[n++] = row->refused[i].path;
-		text[n++] = row->refused[i].why;
+		text[n++] = w->brief ? general[i] : why;
 	}
 	if (!fits(w, text, n))
 		return;
 	for (uint32_t i = 0; i < n; i++)
-		number[i] = text[i] ? text_number(w, text[i]) : 0;
+		number[i] = text_number(w, text[i]);
+	uint32_t way = way_number(w, row, number + 1, n - 1);
 	write_u8(&w->out, TAG_ROW);
-	write_u8(&w->out, (uint8_t)row->state);
-	write_u8(&w->out, row->shared);
-	write_u8(&w->out, (uint8_t)((n - 3) / 2));
 	write_u32(&w->out, row->rank);
 	write_u32(&w->out, row->pid);
-	write_u64(&w->out, row->host);
-	for (uint32_t i = 0; i < n; i++)
-		write_u32(&w->out, number[i]);
+	write_u32(&w->out, number[0]);
+	write_u32(&w->out, way);
 }
 
 struct blob *survey_end(struct survey_writer *w)
@@ -133,8 +218,8 @@ struct blob *survey_end(struct survey_writer *w)
 	if (w->cut)
 		write_u8(&w->out, TAG_CUT);
 	write_u8(&w->out, TAG_END);
-	free(w->text);
-	free(w->slot);
+	table_deinit(&w->text);
+	table_deinit(&w->way);
 	return writer_done(&w->out);
 }
 
@@ -143,7 +228,9 @@ struct blob *survey_end(struct survey_writer *w)
 struct decoder {
 	struct reader in;
 	struct survey_answer a;
-	uint32_t text_cap, object_cap, row_cap; /* row: of the last object */
+	struct survey_row *way; /* what rows of this way have alike */
+	uint32_t way_n;
+	uint32_t text_cap, way_cap, object_cap, row_cap; /* row: of the last object */
 };
 
 /* One more entry of an array that doubles. */
@@ -209,28 +296,44 @@ static bool read_object(struct decoder *d)
 	return true;
 }
 
+static bool read_way(struct decoder *d)
+{
+	struct survey_row way = {.state = (enum survey_state)read_u8(&d->in)};
+	void *array = d->way;
+
+	way.shared = read_u8(&d->in) != 0;
+	way.host = read_u64(&d->in);
+	way.refused_n = read_u8(&d->in);
+	way.path = text_of(d);
+	way.via = text_of(d);
+	if (d->in.failed || way.state >= SURVEY_STATES || way.refused_n > SURVEY_REFUSED_MAX)
+		return false;
+	for (uint32_t i = 0; i < way.refused_n; i++) {
+		way.refused[i].path = text_of(d);
+		way.refused[i].why = text_of(d);
+	}
+	if (d->in.failed || !grow(&array, d->way_n, &d->way_cap, sizeof(way)))
+		return false;
+	d->way = array;
+	d->way[d->way_n++] = way;
+	return true;
+}
+
 static bool read_row(struct decoder *d)
 {
-	struct survey_row row = {.state = (enum survey_state)read_u8(&d->in)};
+	uint32_t rank = read_u32(&d->in), pid = read_u32(&d->in);
+	const char *name = text_of(d);
+	uint32_t way = read_u32(&d->in);
 
-	row.shared = read_u8(&d->in) != 0;
-	row.refused_n = read_u8(&d->in);
-	row.rank = read_u32(&d->in);
-	row.pid = read_u32(&d->in);
-	row.host = read_u64(&d->in);
-	row.name = text_of(d);
-	row.path = text_of(d);
-	row.via = text_of(d);
-	if (d->in.failed || row.state >= SURVEY_STATES || row.refused_n > SURVEY_REFUSED_MAX ||
-	    d->a.n == 0)
+	if (d->in.failed || way == 0 || way > d->way_n || d->a.n == 0)
 		return false;
-	for (uint32_t i = 0; i < row.refused_n; i++) {
-		row.refused[i].path = text_of(d);
-		row.refused[i].why = text_of(d);
-	}
+	struct survey_row row = d->way[way - 1];
+	row.rank = rank;
+	row.pid = pid;
+	row.name = name;
 	struct survey_object *o = &d->a.object[d->a.n - 1];
 	void *array = o->row;
-	if (d->in.failed || (o->kind != SURVEY_TRANS && row.rank >= o->world) ||
+	if ((o->kind != SURVEY_TRANS && (rank >= o->world || o->n >= o->world)) ||
 	    !grow(&array, o->n, &d->row_cap, sizeof(row)))
 		return false;
 	o->row = array;
@@ -247,6 +350,9 @@ static bool read_records(struct decoder *d)
 			return reader_done(&d->in);
 		case TAG_TEXT:
 			ok = add_text(d, read_span(&d->in));
+			break;
+		case TAG_WAY:
+			ok = read_way(d);
 			break;
 		case TAG_OBJECT:
 			ok = read_object(d);
@@ -275,6 +381,7 @@ bool survey_decode(const void *data, size_t len, struct survey_answer *ret)
 	/* number 0 is no text; the host's name is kept behind all others */
 	ok = ok && !d.in.failed && add_text(&d, (struct span){none, 0}) && read_records(&d) &&
 	     add_text(&d, name);
+	free(d.way);
 	if (!ok) {
 		survey_answer_free(&d.a);
 		return false;

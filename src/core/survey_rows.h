@@ -4,8 +4,9 @@
  * every peer: alive?, by which path, and why no better one. No addresses, cookies or keys.
  *
  *   u32 version, u32 pid, u64 host, host name; then records, each a u8 tag and fields of fixed
- *   width. A text is a record of its own before its first use, and a number afterwards (0: ""); all
- *   rows after an object's record are that object's.
+ *   width. A text is a record of its own before its first use, and a number afterwards (0: "");
+ *   so is a way, which is all of a row that many peers have alike. All rows after an object's
+ *   record are that object's.
  *
  * Pure functions; the reader takes any bytes.
  */
@@ -73,20 +74,32 @@ struct survey_answer {
 
 /* ---- writing ---- */
 
+struct survey_table { /* what was written, and is not written again */
+	struct survey_entry *entry;
+	uint32_t n;
+	uint32_t *slot; /* by hash: number of an entry, 0 none */
+};
+
 struct survey_writer {
 	struct writer out;
-	struct survey_text *text; /* all so far */
-	uint32_t text_n;
-	uint32_t *slot; /* by hash: number of a text, 0 none */
+	struct survey_table text, way;
+	size_t most;
+	bool brief;
 	bool cut;
 };
 
-void survey_begin(struct survey_writer *w, const char *host_name, uint64_t host, uint32_t pid);
-/* `o` without its rows, which follow. What does not fit into a value of the store is left out. */
+/* At most `most` bytes. brief: reasons that differ in numbers only are one: survey_general(). */
+void survey_begin(struct survey_writer *w, size_t most, bool brief);
+/* First of all. */
+void survey_process(struct survey_writer *w, const char *host_name, uint64_t host, uint32_t pid);
+/* `o` without its rows, which follow. What does not fit is left out, and that is said. */
 void survey_object(struct survey_writer *w, const struct survey_object *o);
 void survey_row(struct survey_writer *w, const struct survey_row *row);
 /* The answer, the caller's; NULL: no memory. Frees what the writer holds. */
 struct blob *survey_end(struct survey_writer *w);
+
+/* A reason without what is particular to a pair: numbers become N, but for codes in parentheses. */
+void survey_general(const char *why, char *buf, size_t cap);
 
 /* ---- reading ---- */
 

@@ -98,6 +98,14 @@ void write_u64(struct writer *w, uint64_t v)
 		put_le(p, v, 8);
 }
 
+void write_bytes(struct writer *w, const void *data, size_t len)
+{
+	uint8_t *p = writer_room(w, len);
+
+	if (p && len)
+		memcpy(p, data, len);
+}
+
 void write_span(struct writer *w, struct span s)
 {
 	if (s.len > STORE_FRAME_MAX) {
@@ -105,9 +113,7 @@ void write_span(struct writer *w, struct span s)
 		return;
 	}
 	write_u32(w, (uint32_t)s.len);
-	uint8_t *p = writer_room(w, s.len);
-	if (p && s.len)
-		memcpy(p, s.data, s.len);
+	write_bytes(w, s.data, s.len);
 }
 
 struct blob *writer_done(struct writer *w)

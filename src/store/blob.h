@@ -42,6 +42,7 @@ struct writer {
 void write_u8(struct writer *w, uint8_t v);
 void write_u32(struct writer *w, uint32_t v);
 void write_u64(struct writer *w, uint64_t v);
+void write_bytes(struct writer *w, const void *data, size_t len);
 void write_span(struct writer *w, struct span s); /* u32 length, bytes */
 /* The bytes written, the caller's now; NULL when memory ran out or it became too long. */
 struct blob *writer_done(struct writer *w);

@@ -107,7 +107,9 @@ static const char *on_frame(void *arg, const struct frame_head *head, const uint
 		}
 		return NULL;
 	case OP_ASKED:
-		return client_answer(c, head->id) ? NULL : "it does not read what is sent";
+		return client_answer(c, head->id, data, head->len)
+			   ? NULL
+			   : "it does not read what is sent";
 	default:
 		return "an unknown frame";
 	}

@@ -44,6 +44,7 @@ struct call {
 	struct request req;
 	struct deadline deadline;
 	const _Atomic bool *woken;
+	uint32_t slack_ms; /* instead of the 500; 0: those */
 	uint8_t *body;
 	size_t body_len;
 	/* private */

@@ -125,7 +125,7 @@ int32_t client_call(struct client *c, struct call *call)
 		blob_put(call->encoded);
 		return r;
 	}
-	end.end += SLACK_MS * NS_PER_MS;
+	end.end += (call->slack_ms ? call->slack_ms : SLACK_MS) * NS_PER_MS;
 	if (!call_wait(call, end))
 		loop_call(c->loop, call_cancel, call);
 	pthread_mutex_destroy(&call->lock);

@@ -51,6 +51,6 @@ void client_call_end(struct client *c, struct call *call, int32_t code, const ch
 		     size_t text_len);
 
 /* On the loop: the answer to a survey goes out. False: the connection takes no more. */
-bool client_answer(struct client *c, uint64_t survey);
+bool client_answer(struct client *c, uint64_t survey, const uint8_t *data, size_t len);
 
 #endif

@@ -24,7 +24,7 @@ struct kv_survey {
 	struct wait w; /* the asker's */
 	uint64_t number;
 	uint32_t count, open; /* asked; of them not answered and not gone */
-	size_t bytes;
+	uint32_t most;	      /* bytes of one answer: so that all together fit */
 	struct kv_survey *prev, *next;
 	struct asked asked[];
 };
@@ -110,7 +110,9 @@ static void ask(struct kv *kv, struct kv_survey *s, struct kv_client *c)
 	if (a->state == STORE_SURVEY_UNABLE)
 		return;
 	s->open++;
-	push(kv, c, OP_ASKED, s->number, blob_new(NULL, 0));
+	struct writer w = {.blob = NULL};
+	write_u32(&w, s->most);
+	push(kv, c, OP_ASKED, s->number, writer_done(&w));
 }
 
 void kv_survey(struct kv *kv, struct kv_client *c, const struct request *req, uint64_t now)
@@ -137,6 +139,9 @@ void kv_survey(struct kv *kv, struct kv_client *c, const struct request *req, ui
 		return;
 	}
 	s->number = ++kv->survey_number;
+	s->most = n > 1 ? STORE_SURVEY_BYTES_MAX / (n - 1) : STORE_VALUE_MAX;
+	if (s->most > STORE_VALUE_MAX)
+		s->most = STORE_VALUE_MAX;
 	kv->survey_count++;
 	DL_APPEND(kv->surveys, s);
 	DL_FOREACH(kv->clients, other)
@@ -164,10 +169,9 @@ void kv_answer(struct kv *kv, struct kv_client *c, const struct request *req)
 	DL_SEARCH_SCALAR(kv->surveys, s, number, req->seq);
 	struct asked *a = s ? find_open(s, c) : NULL;
 	if (a) {
-		if (s->bytes + req->val.len <= STORE_SURVEY_BYTES_MAX)
+		if (req->val.len <= s->most)
 			a->answer = blob_new(req->val.data, req->val.len);
 		a->state = a->answer ? STORE_SURVEY_ANSWERED : STORE_SURVEY_UNABLE;
-		s->bytes += req->val.len;
 		s->open--;
 		settle(kv, s);
 	}

@@ -35,7 +35,8 @@ enum proto_op {
 	OP_EVENTS,
 	OP_WATCHED,
 	OP_CANCEL, /* seq: a pending request; gid: or the group it entered meanwhile */
-	OP_ASKED,  /* to the client; id: the survey that OP_ANSWER is to name */
+	OP_ASKED, /* to the client; id: the survey that OP_ANSWER is to name; body: u32, bytes of an
+		     answer at most */
 
 	OP_SET = 16,
 	OP_GET,

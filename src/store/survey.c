@@ -12,6 +12,8 @@
 #include "util/err.h"
 #include "util/limits.h"
 
+#define REPLY_SLACK_MS 5000 /* all answers in one reply: megabytes, of a store that is busy */
+
 static _Atomic(store_answer_fn) answerer;
 
 void store_answer_with(store_answer_fn fn)
@@ -32,15 +34,17 @@ static bool says_good_bye(const struct client *c)
 	return false;
 }
 
-bool client_answer(struct client *c, uint64_t survey)
+bool client_answer(struct client *c, uint64_t survey, const uint8_t *data, size_t len)
 {
 	store_answer_fn fn = atomic_load(&answerer);
 	struct store_bytes bytes = {0};
+	struct reader in = reader_of(data, len);
+	uint32_t most = read_u32(&in);
 
 	if (says_good_bye(c))
 		return true;
-	if (fn)
-		fn(c->id, &bytes);
+	if (fn && !in.failed)
+		fn(c->id, most < STORE_VALUE_MAX ? most : STORE_VALUE_MAX, &bytes);
 	if (bytes.len > STORE_VALUE_MAX)
 		bytes.len = 0;
 	struct request req = {.op = OP_ANSWER, .seq = survey, .val = {bytes.data, bytes.len}};
@@ -115,7 +119,8 @@ int32_t survey_read(const uint8_t *body, size_t len, struct store_survey *ret)
 int32_t store_survey(struct store *s, struct deadline deadline, struct store_survey *ret)
 {
 	struct client *c = store_client(s);
-	struct call call = {.req = {.op = OP_SURVEY}, .deadline = deadline};
+	struct call call = {
+	    .req = {.op = OP_SURVEY}, .deadline = deadline, .slack_ms = REPLY_SLACK_MS};
 
 	if (client_version(c) < PROTO_SURVEYS)
 		return smem_err(SMEM_NOT_SUPPORTED,

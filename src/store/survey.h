@@ -13,7 +13,7 @@ enum store_survey_state {
 	STORE_SURVEY_ANSWERED,
 	STORE_SURVEY_SILENT, /* connected, but no answer came until the deadline */
 	STORE_SURVEY_GONE,   /* it ended meanwhile */
-	STORE_SURVEY_UNABLE, /* too old a version to be asked, or the answers together too long */
+	STORE_SURVEY_UNABLE, /* too old a version to be asked, or its answer too long */
 	STORE_SURVEY_STATES
 };
 
@@ -42,17 +42,19 @@ struct store_survey {
 
 /*
  * Ask all, and wait until each has answered or is gone, or until the deadline: those that have not
- * answered by then are told as silent, which is no error. SMEM_NOT_SUPPORTED: the store is of an
- * older version; SMEM_NEW_OBJECT_FAILED: too many surveys at a time. Free with store_survey_free().
+ * answered by then are told as silent, which is no error. The reply may take 5 s more.
+ * SMEM_NOT_SUPPORTED: the store is of an older version; SMEM_NEW_OBJECT_FAILED: too many surveys at
+ * a time. Free with store_survey_free().
  */
 int32_t store_survey(struct store *s, struct deadline deadline, struct store_survey *ret);
 void store_survey_free(struct store_survey *s);
 
 /*
- * How this process answers, at whatever store: `client` is the store_client_id() of the one that
- * asks. Fills *ret (malloc'ed) or leaves it empty. On the I/O loop: must not block.
+ * How this process answers, at whatever store: `client` is the store_client_id() of the one that is
+ * asked. Fills *ret (malloc'ed, at most `most` bytes) or leaves it empty. On the I/O loop: must not
+ * block.
  */
-typedef void (*store_answer_fn)(uint64_t client, struct store_bytes *ret);
+typedef void (*store_answer_fn)(uint64_t client, size_t most, struct store_bytes *ret);
 void store_answer_with(store_answer_fn fn);
 
 #endif

@@ -56,10 +56,10 @@
 #define STORE_FAILURES_MAX 1024u  /* failed acknowledgements kept per group: one a member */
 
 #define STORE_SURVEYS_MAX      8u	   /* at a time: each is work for every client */
-#define STORE_SURVEY_BYTES_MAX (64u << 20) /* answers to one, together: they fit one reply */
+#define STORE_SURVEY_BYTES_MAX (64u << 20) /* answers to one, in equal parts: one reply */
 #define STORE_SURVEY_HELD_MAX  64u	   /* names told of a client that does not answer */
 
-/* Bytes of a text in an answer, and how many one answer has: three reasons for each of 1024 peers.
+/* Bytes of a text in an answer, and how many one answer has: eight reasons for each of 1024 peers.
  */
 #define SURVEY_TEXT_MAX	 512u
 #define SURVEY_TEXTS_MAX 8192u

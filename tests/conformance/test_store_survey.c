@@ -24,8 +24,9 @@ static int teardown(void **state)
 /* The id of the client, and as many bytes as the test wants more. */
 static _Atomic size_t more;
 
-static void answer(uint64_t client, struct store_bytes *ret)
+static void answer(uint64_t client, size_t most, struct store_bytes *ret)
 {
+	assert_int_equal(most, STORE_VALUE_MAX);
 	ret->len = sizeof(client) + atomic_load(&more);
 	ret->data = calloc(1, ret->len);
 	if (ret->data)

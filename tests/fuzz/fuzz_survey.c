@@ -88,13 +88,14 @@ static struct blob *seed_answer(unsigned n)
 {
 	struct survey_writer w;
 
-	survey_begin(&w, "host", n, 1);
+	survey_begin(&w, 4096, n % 3 == 0);
+	survey_process(&w, "host", n, 1);
 	for (unsigned o = 0; o < n % 4; o++) {
 		survey_object(&w, &(struct survey_object){.kind = (enum survey_kind)(o % 3),
 							  .name = o == 2 ? "1.2.3.4:5" : "bm/1",
 							  .world = 8,
 							  .joined = true});
-		for (unsigned i = 1; i < 2 + n / 2; i++) {
+		for (unsigned i = 1; i < 2 + n / 4; i++) {
 			struct survey_row row = {.rank = i % 8,
 						 .name = o == 2 ? "1.2.3.4:6" : "",
 						 .path = i % 2 ? "direct" : "ofi",

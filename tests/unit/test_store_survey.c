@@ -21,6 +21,7 @@ struct peer {
 	struct kv_client *client;
 	unsigned asked, replies;
 	uint64_t survey; /* asked last */
+	uint32_t most;	 /* bytes of an answer */
 	int32_t code;
 	struct store_survey found; /* of the last reply */
 };
@@ -37,6 +38,7 @@ static void take(void *arg, uint16_t op, uint64_t id, struct blob *body)
 	if (op == OP_ASKED) {
 		p->asked++;
 		p->survey = id;
+		p->most = read_u32(&r);
 	} else if (op == OP_REPLY) {
 		p->replies += id != 8;
 		p->code = (int32_t)read_u32(&r);
@@ -276,33 +278,44 @@ static void limits(void **state)
 	assert_true(kv_due(kv) == UINT64_MAX);
 }
 
-/* Together they must fit a reply: who comes too late is told so. */
+/* Together they must fit a reply, so each is told how much; who says more has said nothing. */
 static void too_long(void **state)
 {
-	enum { MORE = STORE_SURVEY_BYTES_MAX / STORE_VALUE_MAX };
+	enum { MORE = 3 * STORE_SURVEY_BYTES_MAX / STORE_VALUE_MAX };
 	struct peer *more = calloc(MORE, sizeof(*more));
 	char *large = calloc(1, STORE_VALUE_MAX);
 
 	(void)state;
 	assert_true(more && large);
+	survey(0);
+	assert_int_equal(peer[1].most, STORE_VALUE_MAX);
+	for (unsigned i = 1; i < PEERS; i++)
+		answer(i, peer[i].survey, "");
 	for (unsigned i = 0; i < MORE; i++) {
 		more[i].client = kv_client_add(kv, &more[i]);
 		kv_client_about(more[i].client, "10.0.0.1:9", PROTO_VERSION);
 	}
 	survey(0);
+	uint32_t most = peer[1].most;
+	assert_int_equal(most, STORE_SURVEY_BYTES_MAX / (MORE + PEERS - 1));
 	for (unsigned i = 0; i < MORE; i++) {
 		struct request req = {.op = OP_ANSWER,
 				      .seq = more[i].survey,
-				      .val = {(const uint8_t *)large, STORE_VALUE_MAX}};
+				      .val = {(const uint8_t *)large, most + (i == 0)}};
+		assert_int_equal(more[i].most, most);
 		assert_null(kv_request(kv, more[i].client, &req, now));
 	}
-	answer(1, peer[1].survey, "me");
-	answer(2, peer[2].survey, "");
-	answer(3, peer[3].survey, "me");
-	assert_int_equal(peer[0].replies, 1);
+	for (unsigned i = 1; i < PEERS; i++)
+		answer(i, peer[i].survey, "me");
+	assert_int_equal(peer[0].replies, 2);
 	assert_int_equal(peer[0].code, 0);
-	assert_int_equal(found(0, 1)->state, STORE_SURVEY_UNABLE);
-	assert_int_equal(found(0, 9)->answer.len, STORE_VALUE_MAX);
+	unsigned unable = 0, full = 0;
+	for (uint32_t i = 0; i < peer[0].found.n; i++) {
+		unable += peer[0].found.client[i].state == STORE_SURVEY_UNABLE;
+		full += peer[0].found.client[i].answer.len == most;
+	}
+	assert_int_equal(unable, 1);
+	assert_int_equal(full, MORE - 1);
 	free(more);
 	free(large);
 }

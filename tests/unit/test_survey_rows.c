@@ -26,7 +26,8 @@ static struct blob *two_objects(void)
 				 .refused_n = 1,
 				 .refused = {{"direct", "not mapped\x1b[31m here\xff"}}};
 
-	survey_begin(&w, "node-1", 5, 42);
+	survey_begin(&w, STORE_VALUE_MAX, false);
+	survey_process(&w, "node-1", 5, 42);
 	survey_object(
 	    &w, &(struct survey_object){.name = "bm/1", .rank = 0, .world = 3, .joined = true});
 	survey_row(&w, &row);
@@ -76,49 +77,90 @@ static void round_trip(void **state)
 	blob_put(b);
 }
 
-/* The largest pool with reasons that are all different fits; what is more is cut, not broken. */
+/* A pool of the largest world; its reasons are all alike, or all different. */
+static void report(struct survey_writer *w, unsigned object, bool different)
+{
+	char name[32], why[2][200];
+
+	snprintf(name, sizeof(name), "bm/%u", object);
+	survey_object(w, &(struct survey_object){.name = name, .rank = 0, .world = WORLD_MAX});
+	for (unsigned i = 1; i < WORLD_MAX; i++) {
+		struct survey_row row = {.rank = i, .pid = i, .path = "ofi", .refused_n = 2};
+		for (unsigned x = 0; x < 2; x++) {
+			snprintf(why[x], sizeof(why[x]),
+				 "process_vm_readv of process %u: not permitted (errno 1)",
+				 different ? 100000 * x + 5000 * object + i : 7);
+			row.refused[x].path = x ? "cma" : "direct";
+			row.refused[x].why = why[x];
+		}
+		survey_row(w, &row);
+	}
+}
+
+struct size_case {
+	unsigned objects;
+	size_t most;
+	bool different, brief, cut;
+};
+
+/*
+ * The largest pool fits, whatever its reasons; and when 1024 processes answer, three of them fit
+ * each one's part of the reply, if need be in brief. What is more is cut, not broken.
+ */
 static void sizes(void **state)
 {
-	static const unsigned objects[] = {1, 2, 200};
-	char why[3][200];
+	static const size_t part = STORE_SURVEY_BYTES_MAX / WORLD_MAX;
+	static const struct size_case cases[] = {
+	    {1, STORE_VALUE_MAX, true, false, false},
+	    {3, STORE_VALUE_MAX, true, false, false},
+	    {9, STORE_VALUE_MAX, true, false, true},
+	    {3, part, false, false, false},
+	    {1, part, true, false, true},
+	    {3, part, true, true, false},
+	    {9, part, true, true, true},
+	};
 
 	(void)state;
-	for (unsigned k = 0; k < 3; k++) {
+	for (unsigned k = 0; k < sizeof(cases) / sizeof(cases[0]); k++) {
+		const struct size_case *c = &cases[k];
 		struct survey_writer w;
 		struct survey_answer a;
 		uint32_t rows = 0;
-		survey_begin(&w, "", 0, 1);
-		for (unsigned o = 0; o < objects[k]; o++) {
-			char name[32];
-			snprintf(name, sizeof(name), "bm/%u", o);
-			survey_object(&w, &(struct survey_object){
-					      .name = name, .rank = 0, .world = WORLD_MAX});
-			for (unsigned i = 1; i < WORLD_MAX; i++) {
-				struct survey_row row = {.rank = i, .path = "ofi", .refused_n = 2};
-				for (unsigned x = 0; x < 2; x++) {
-					snprintf(why[x], sizeof(why[x]),
-						 "process_vm_readv of process %u: not permitted",
-						 100000 * x + i);
-					row.refused[x].path = x ? "cma" : "direct";
-					row.refused[x].why = why[x];
-				}
-				survey_row(&w, &row);
-			}
-		}
+		survey_begin(&w, c->most, c->brief);
+		survey_process(&w, "", 0, 1);
+		for (unsigned o = 0; o < c->objects; o++)
+			report(&w, o, c->different);
 		struct blob *b = survey_end(&w);
 		assert_non_null(b);
-		assert_true(b->len <= STORE_VALUE_MAX);
+		assert_true(b->len <= c->most);
 		assert_true(survey_decode(b->data, b->len, &a));
 		for (uint32_t i = 0; i < a.n; i++)
 			rows += a.object[i].n;
-		assert_int_equal(a.cut, k == 2);
-		if (k < 2)
-			assert_int_equal(rows, objects[k] * (WORLD_MAX - 1));
+		assert_int_equal(a.cut, c->cut);
+		if (!c->cut)
+			assert_int_equal(rows, c->objects * (WORLD_MAX - 1));
 		else
-			assert_true(rows > 10 * WORLD_MAX);
+			assert_true(rows > 100);
+		if (c->brief)
+			assert_string_equal(
+			    a.object[0].row[8].refused[1].why,
+			    "process_vm_readv of process N: not permitted (errno N)");
 		survey_answer_free(&a);
 		blob_put(b);
 	}
+}
+
+static void general(void **state)
+{
+	char buf[16];
+
+	(void)state;
+	survey_general("rank 12: (111) x9", buf, sizeof(buf));
+	assert_string_equal(buf, "rank N: (111) x");
+	survey_general("", buf, sizeof(buf));
+	assert_string_equal(buf, "");
+	survey_general("(123456789012345678", buf, sizeof(buf));
+	assert_string_equal(buf, "(12345678901234");
 }
 
 /* Every prefix, and every byte changed: refused or read, never more than that. */
@@ -152,6 +194,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(round_trip),
 	    cmocka_unit_test(sizes),
+	    cmocka_unit_test(general),
 	    cmocka_unit_test(garbled),
 	};
 

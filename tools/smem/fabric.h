@@ -40,6 +40,7 @@ struct fabric_cell {
 	uint32_t path, via;
 	struct {
 		uint32_t path, why;
+		uint32_t kind; /* why, without what is particular to the pair */
 	} refused[FABRIC_REFUSED];
 };
 

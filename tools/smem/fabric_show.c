@@ -302,12 +302,12 @@ static void show_hosts(const struct fabric *f, const struct fabric_object *o)
 	show_legend(f, o, &l);
 }
 
-static void show_whys(struct fabric *f, const struct fabric_object *o)
+static void show_whys(const struct fabric *f, const struct fabric_object *o)
 {
 	struct fabric_whys whys;
 	char pairs[1000];
 
-	fabric_whys(f, o, &whys);
+	fabric_whys(o, &whys);
 	if (whys.n)
 		printf("\n  why no better path\n");
 	for (uint32_t i = 0; i < whys.n; i++) {

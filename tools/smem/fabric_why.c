@@ -26,34 +26,9 @@ static void *grown(void *array, uint32_t n, uint32_t *cap, size_t size)
 	return array;
 }
 
-/* Numbers become N; those in parentheses are codes and stay. */
-static uint32_t general(struct fabric *f, uint32_t text)
+static struct fabric_why *why_of(struct fabric_whys *w, uint32_t taken, uint32_t path, uint32_t why,
+				 uint32_t text)
 {
-	const char *from = f->text[text];
-	char buf[600];
-	size_t n = 0;
-
-	while (*from && n + 2 < sizeof(buf)) {
-		bool digit = *from >= '0' && *from <= '9';
-		bool kept = n > 0 && buf[n - 1] == '(';
-		if (digit && !kept) {
-			buf[n++] = 'N';
-			from += strspn(from, "0123456789");
-		} else {
-			size_t len = digit ? strspn(from, "0123456789") : 1;
-			for (; len > 0 && n + 1 < sizeof(buf); len--)
-				buf[n++] = *from++;
-		}
-	}
-	buf[n] = '\0';
-	return fabric_text(f, buf);
-}
-
-static struct fabric_why *why_of(struct fabric *f, struct fabric_whys *w, uint32_t taken,
-				 uint32_t path, uint32_t text)
-{
-	uint32_t why = general(f, text);
-
 	for (uint32_t i = 0; i < w->n; i++) {
 		struct fabric_why *y = &w->why[i];
 		if (y->taken != taken || y->path != path || y->why != why)
@@ -67,7 +42,7 @@ static struct fabric_why *why_of(struct fabric *f, struct fabric_whys *w, uint32
 	return &w->why[w->n++];
 }
 
-void fabric_whys(struct fabric *f, const struct fabric_object *o, struct fabric_whys *ret)
+void fabric_whys(const struct fabric_object *o, struct fabric_whys *ret)
 {
 	*ret = (struct fabric_whys){.n = 0};
 	for (uint32_t i = 0; i < o->n; i++) {
@@ -75,7 +50,8 @@ void fabric_whys(struct fabric *f, const struct fabric_object *o, struct fabric_
 			const struct fabric_cell *c = &o->member[i].cell[k];
 			for (uint32_t x = 0; x < c->refused_n; x++) {
 				struct fabric_why *y =
-				    why_of(f, ret, c->path, c->refused[x].path, c->refused[x].why);
+				    why_of(ret, c->path, c->refused[x].path, c->refused[x].kind,
+					   c->refused[x].why);
 				y->pair = grown(y->pair, y->n, &y->cap, sizeof(*y->pair));
 				y->pair[y->n++] = (struct fabric_pair){i, c->to};
 			}

@@ -23,7 +23,7 @@ struct fabric_whys {
 	uint32_t n, cap;
 };
 
-void fabric_whys(struct fabric *f, const struct fabric_object *o, struct fabric_whys *ret);
+void fabric_whys(const struct fabric_object *o, struct fabric_whys *ret);
 void fabric_whys_free(struct fabric_whys *w);
 
 /* "every pair on different hosts", or "0 to 1, 3; 2 to 4-7 and 12 more pairs". */

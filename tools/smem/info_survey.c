@@ -56,6 +56,7 @@ static void add_row(struct fabric *f, struct fabric_object *o, uint32_t from,
 	uint32_t to = fabric_member(f, o, row->rank, row->name);
 	struct fabric_member *m = &o->member[to];
 	bool there = row->state == SURVEY_MEMBER;
+	char kind[600];
 
 	if (m->state == FABRIC_ABSENT && there)
 		m->state = FABRIC_UNSEEN;
@@ -72,6 +73,8 @@ static void add_row(struct fabric *f, struct fabric_object *o, uint32_t from,
 	for (uint32_t i = 0; i < row->refused_n; i++) {
 		c->refused[i].path = fabric_text(f, row->refused[i].path);
 		c->refused[i].why = fabric_text(f, row->refused[i].why);
+		survey_general(row->refused[i].why, kind, sizeof(kind));
+		c->refused[i].kind = fabric_text(f, kind);
 	}
 }
 
