@@ -213,7 +213,7 @@ static void admit(struct kv *kv, struct kv_group *g, struct kv_entering *e)
 {
 	struct writer w = {.blob = NULL};
 
-	if (!group_begin(g, e)) {
+	if (!group_begin(kv, g, e)) {
 		refuse(kv, e, SMEM_MALLOC_FAILED, "out of memory");
 		return;
 	}
@@ -315,7 +315,7 @@ static void form(struct kv *kv, struct kv_group *g)
 	struct kv_entering **list = calloc(count, sizeof(struct kv_entering *));
 	struct kv_entering *e;
 
-	if (!list || !group_begin(g, g->entering) ||
+	if (!list || !group_begin(kv, g, g->entering) ||
 	    (g->entering->mode == STORE_GROUP_LOBBY && !lobby_number(g, count))) {
 		free(list);
 		while (g->entering)

@@ -34,10 +34,10 @@ struct kv_group *group_make(struct kv *kv, struct span name)
 	return g;
 }
 
-static void group_end_life(struct kv_group *g)
+static void group_end_life(struct kv *kv, struct kv_group *g)
 {
 	failures_free(g);
-	round_forget(g);
+	round_forget(kv, g);
 	blob_put(g->spec);
 	blob_put(g->once);
 	free(g->by_number);
@@ -54,17 +54,17 @@ void group_tidy(struct kv *kv, struct kv_group *g)
 {
 	if (g->members || g->entering || g->refusal)
 		return;
-	group_end_life(g);
+	group_end_life(kv, g);
 	HASH_DELETE(hh, kv->groups, g);
 	free(g->name);
 	free(g);
 }
 
-bool group_begin(struct kv_group *g, const struct kv_entering *e)
+bool group_begin(struct kv *kv, struct kv_group *g, const struct kv_entering *e)
 {
 	if (g->count)
 		return true;
-	group_end_life(g);
+	group_end_life(kv, g);
 	g->by_number = calloc(e->numbers, sizeof(struct kv_member *));
 	g->gone = calloc(e->numbers, 1);
 	if (!g->by_number || !g->gone) {
@@ -160,7 +160,7 @@ uint64_t member_remove(struct kv *kv, struct kv_member *m, enum store_event_kind
 	blob_put(m->blob);
 	free(m);
 	if (g->count == 0)
-		group_end_life(g);
+		group_end_life(kv, g);
 	if (g->entering)
 		enter_again(kv, g, now);
 	return seq;

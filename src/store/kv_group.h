@@ -106,7 +106,8 @@ void group_cancel_entered(struct kv *kv, struct kv_client *c, uint64_t gid, uint
 
 struct kv_group *group_make(struct kv *kv, struct span name);
 void group_tidy(struct kv *kv, struct kv_group *g); /* frees it when nobody is there */
-bool group_begin(struct kv_group *g, const struct kv_entering *e); /* room for its numbers */
+bool group_begin(struct kv *kv, struct kv_group *g,
+		 const struct kv_entering *e); /* room for its numbers */
 /* Add a member, in the event order. No events yet. NULL: no memory. */
 struct kv_member *member_add(struct kv_group *g, const struct kv_entering *e, uint32_t number);
 /* Ends the membership: event to the others, fences, rounds; the group's life with the last. */
@@ -135,7 +136,7 @@ void failures_free(struct kv_group *g);
 void round_begin(struct kv *kv, struct kv_member *m, const struct request *req, uint64_t now);
 void round_settle(struct kv *kv, struct kv_member *m, const struct request *req, uint64_t now);
 void round_present(struct kv *kv, struct kv_member *m, const struct request *req, uint64_t now);
-void round_forget(struct kv_group *g); /* the group's life ends */
+void round_forget(struct kv *kv, struct kv_group *g); /* the group's life ends */
 void round_member_gone(struct kv *kv, struct kv_group *g, uint32_t number,
 		       enum store_event_kind why);
 

@@ -70,6 +70,7 @@ struct kv {
 	size_t heap_len, heap_cap;
 	struct kv_key *keys;
 	size_t key_count, key_bytes;
+	size_t round_bytes; /* of set rounds: brought, and kept outcomes */
 	struct kv_gather *gathers;
 	struct kv_range *ranges; /* by begin */
 	uint32_t range_count;

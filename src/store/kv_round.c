@@ -63,6 +63,8 @@ static void round_free(struct kv *kv, struct kv_round *r, uint64_t present)
 		m->present = present;
 	}
 	g->round_count -= r->count;
+	if (r->of_set && r->val)
+		kv->round_bytes -= r->val->len;
 	blob_put(r->kind);
 	blob_put(r->val);
 	free(r);
@@ -167,8 +169,10 @@ static struct blob *plain_reply(const struct kv_group *g)
 	return body;
 }
 
-void round_forget(struct kv_group *g)
+void round_forget(struct kv *kv, struct kv_group *g)
 {
+	if (g->done)
+		kv->round_bytes -= g->done->len;
 	blob_put(g->done_kind);
 	blob_put(g->done);
 	g->done_kind = NULL;
@@ -188,9 +192,10 @@ static void round_finish(struct kv *kv, struct kv_group *g)
 	}
 	struct blob *body = first->of_set ? set_reply(g) : plain_reply(g);
 	if (body && first->of_set) {
-		round_forget(g);
+		round_forget(kv, g);
 		g->done_kind = blob_get(first->kind);
 		g->done = blob_get(body);
+		kv->round_bytes += body->len;
 	}
 	for (uint32_t i = 0; i < g->numbers; i++) {
 		r = round_sent(g, i);
@@ -285,6 +290,9 @@ static bool round_allowed(struct kv *kv, const struct kv_member *m, const struct
 		reply(kv, m->client, req->id, SMEM_INVALID_PARAM, "group %s: not closed", g->name);
 	else if (g->gone_count)
 		reply_gone(kv, m->client, req->id, g, gone_first(g));
+	else if (req->op == OP_SET_ROUND && kv->round_bytes + req->val.len > STORE_ROUNDS_MAX)
+		reply(kv, m->client, req->id, SMEM_MALLOC_FAILED,
+		      "store: more than %u bytes in collectives", STORE_ROUNDS_MAX);
 	else
 		return round_set(kv, m, req, ret);
 	return false;
@@ -326,6 +334,8 @@ void round_begin(struct kv *kv, struct kv_member *m, const struct request *req, 
 			turn_use(g->by_number[i], (uint32_t)req->seq);
 	}
 	g->round_count += r->count;
+	if (r->of_set)
+		kv->round_bytes += r->val->len;
 	if (g->round_count == g->size)
 		round_finish(kv, g);
 }

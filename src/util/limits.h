@@ -48,7 +48,9 @@
 #define STORE_CLIENTS_MAX 8192u
 #define STORE_KEYS_MAX	  (4u << 20)
 #define STORE_BYTES_MAX	  (1u << 30)
-#define STORE_QUEUE_MAX	  (1u << 30) /* unacknowledged; beyond it the longest queue is cut off */
+#define STORE_ROUNDS_MAX                                                                           \
+	(1u << 30)		   /* what waits in rounds for sets of members, and outcomes kept */
+#define STORE_QUEUE_MAX (1u << 30) /* unacknowledged; beyond it the longest queue is cut off */
 /* Failed attempts whose late comers are still told; beyond it they time out. */
 #define STORE_REFUSALS_MAX 1024u
 #define STORE_RANGES_MAX   65536u /* a new one looks at all of them */

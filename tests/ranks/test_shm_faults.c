@@ -89,6 +89,28 @@ static void unlike_calls(struct rank *r)
 	smem_shm_uninit(0);
 }
 
+/* Ranks that do not agree who shares a page: all of them do without. */
+static void unlike_pages(struct rank *r)
+{
+	static const char *const page[] = {"1", "2", "0", "3"};
+	char *base, mine[300], all[300 * RANK_MAX];
+
+	/* Ahead of the first call, while no other thread is there. */
+	RANK_OK(r, setenv("SMEM_SHM_PAGE", page[(r->rank + r->seed) % 4], 1));
+	shm_up(r, 60, 60);
+	memset(mine, (int)r->rank, sizeof(mine));
+	smem_shm_t h = shm_make(r, 3, MIB2, &base);
+	for (int i = 0; i < 20; i++) {
+		RANK_OK(r, smem_shm_control_barrier(h));
+		RANK_OK(r, smem_shm_control_allgather(h, mine, sizeof(mine), all,
+						      (uint32_t)sizeof(mine) * r->size));
+		for (uint32_t k = 0; k < r->size; k++)
+			RANK_ASSERT(r, all[300 * k] == (char)k && all[300 * k + 299] == (char)k);
+	}
+	RANK_OK(r, smem_shm_destroy(h, 0));
+	smem_shm_uninit(0);
+}
+
 static void late_barrier(struct rank *r)
 {
 	const char *page = getenv("SMEM_SHM_PAGE");
@@ -372,6 +394,7 @@ static const struct ranks_case cases[] = {
     {.name = "unlike_creates", .fn = unlike_creates, .sizes = {2, 4}},
     {.name = "late_create", .fn = late_create, .sizes = {2, 4}},
     {.name = "unlike_calls", .fn = unlike_calls, .sizes = {2, 4}},
+    {.name = "unlike_pages", .fn = unlike_pages, .sizes = {2, 3, 4, 8}},
     {.name = "late_barrier", .fn = late_barrier, .sizes = {2, 4}},
     {.name = "leaves_after_barrier", .fn = leaves_after_barrier, .sizes = {2, 4}},
     {.name = "killed_in_barrier", .fn = killed_in_barrier, .sizes = {2, 4, 8}},

@@ -208,11 +208,41 @@ static void test_sets_present(void **state)
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
+/* What waits and what is kept is bounded for all groups together, and given back. */
+static void test_sets_limit(void **state)
+{
+	static uint8_t big[STORE_SET_VALUE_MAX];
+	struct peer *p = peer_new();
+	unsigned n = 0;
+	int32_t r = 0;
+
+	(void)state;
+	for (; r == 0 && n <= STORE_ROUNDS_MAX / sizeof(big); n++) {
+		char name[16];
+		snprintf(name, sizeof(name), "%u", n);
+		struct request in = enter(name, STORE_GROUP_CLOSED, 0, 1);
+		in.gid = n + 1;
+		assert_int_equal(ask(p, in), 0);
+		struct request req = set_round(1, 1, "k", "");
+		req.gid = n + 1;
+		req.val = (struct span){big, sizeof(big)};
+		r = ask(p, req);
+	}
+	assert_int_equal(r, SMEM_MALLOC_FAILED);
+	assert_true(n > 4);
+	assert_int_equal(ask(p, (struct request){.op = OP_LEAVE, .gid = 1}), 0);
+	struct request again = set_round(1, 2, "l", "");
+	again.gid = n;
+	again.val = (struct span){big, sizeof(big)};
+	assert_int_equal(ask(p, again), 0);
+	free_all(&p, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(test_sets_complete),	   TEST(test_sets_refused), TEST(test_sets_settle),
-	    TEST(test_sets_lose_a_member), TEST(test_sets_present),
+	    TEST(test_sets_complete), TEST(test_sets_refused),	     TEST(test_sets_settle),
+	    TEST(test_sets_limit),    TEST(test_sets_lose_a_member), TEST(test_sets_present),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
