@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "ends.h"
+#include "transport/ofi_link.h"
 
 #define SILENCE 3000 /* the default of SMEM_SILENCE_MS */
 
@@ -245,6 +246,96 @@ static void strangers(struct rank *r)
 	initiator_down(ep);
 }
 
+/*
+ * A peer that does not keep to the rules: whatever it puts into its requests, the target's provider
+ * refuses what is not exposed. Past everything on this side, on the link's own endpoint.
+ */
+static bool raw_write(struct rank *r, struct ofi_link *l, uint64_t rma, uint64_t key)
+{
+	static char junk[64] = "never to be seen";
+	struct iovec io = {.iov_base = junk, .iov_len = sizeof(junk)};
+	struct fi_rma_iov at = {.addr = rma, .len = sizeof(junk), .key = key};
+	static struct fi_context2 context;
+	struct fi_msg_rma m = {.msg_iov = &io,
+			       .iov_count = 1,
+			       .addr = l->peer,
+			       .rma_iov = &at,
+			       .rma_iov_count = 1,
+			       .context = &context};
+	uint64_t until = rank_ms() + PATIENCE;
+	struct fi_cq_err_entry e = {0};
+	struct fi_cq_entry done;
+	ssize_t n;
+
+	do
+		n = fi_writemsg(l->ep.ep, &m, FI_COMPLETION | FI_DELIVERY_COMPLETE);
+	while (n == -FI_EAGAIN && fi_cq_read(l->dom.cq, NULL, 0) <= 0 && rank_ms() < until);
+	RANK_ASSERT(r, n == 0);
+	do
+		n = fi_cq_read(l->dom.cq, &done, 1);
+	while (n == -FI_EAGAIN && rank_ms() < until);
+	RANK_ASSERT(r, n == 1 || n == -FI_EAVAIL);
+	return n == 1 || fi_cq_readerr(l->dom.cq, &e, 0) < 0;
+}
+
+enum forgery { HONEST, BEHIND, BEFORE, RANDOM_KEY, OLD_KEY, FORGERIES };
+
+static void forge(struct rank *r, enum forgery how)
+{
+	struct endpoint *ep = NULL;
+	struct transport_peer p = peer();
+	char ok[8] = "fine";
+
+	WANT(r, ofi->connect(&p, deadline_in_ms(PATIENCE), &ep), 0);
+	struct ofi_link *l = (struct ofi_link *)ep;
+	struct smem_xfer x = to(card.second + 100, ok, sizeof(ok));
+	WANT(r, ofi->put(ep, &x, 1), 0);
+	struct ofi_key key = *ofi_keys_find(&l->keys, card.second, true);
+	if (how == OLD_KEY) {
+		rank_meet(r, "withdraw", 2);
+		rank_meet(r, "exposed again", 2);
+	}
+	uint64_t rma = how == BEHIND ? key.rma + MEM - 63 : how == BEFORE ? key.rma - 1 : key.rma;
+	bool done = raw_write(r, l, rma, how == RANDOM_KEY ? key.key ^ 1u << 17 : key.key);
+	RANK_CODE(r, done, how == HONEST);
+	/* Nobody else's loss, and the link is set up anew. */
+	WANT(r, ofi->put(ep, &x, 1), 0);
+	ofi->close(ep);
+}
+
+static void forged(struct rank *r)
+{
+	if (r->rank == 0) {
+		target_up(r);
+		WANT(r, ofi->expose(50, second, MEM, 1, card.secret), 0);
+		rank_barrier(r);
+		rank_meet(r, "withdraw", 2);
+		WANT(r, ofi->withdraw(50, deadline_in_ms(5000)), 0);
+		memset(second, 0, MEM);
+		WANT(r, ofi->expose(51, second, MEM, 1, card.secret), 0);
+		rank_meet(r, "exposed again", 2);
+		rank_barrier(r);
+		/* HONEST's is gone by now; nobody else's came. */
+		RANK_ASSERT(r, all(second, 100, 0) && all(second + 108, MEM + 4096 - 108, 0));
+		RANK_ASSERT(r, all(mem, MEM + 4096, 0));
+		WANT(r, ofi->withdraw(51, deadline_in_ms(5000)), 0);
+		target_down(r);
+		return;
+	}
+	initiator_start(r);
+	rank_barrier(r);
+	for (int how = HONEST; how < FORGERIES; how++)
+		forge(r, (enum forgery)how);
+	rank_barrier(r);
+	initiator_down(NULL);
+}
+
+static void forged_rxm(struct rank *r)
+{
+	setenv("SMEM_FABRIC_PROVIDER", "tcp;ofi_rxm", 1);
+	forged(r);
+}
+
 /* ---- rest ---- */
 
 static double cpu_ms(void)
@@ -373,6 +464,8 @@ static const struct ranks_case cases[] = {
     {.name = "silent", .fn = silent, .sizes = {2}},
     {.name = "unplugged", .fn = unplugged, .sizes = {2}},
     {.name = "strangers", .fn = strangers, .sizes = {2}},
+    {.name = "forged", .fn = forged, .sizes = {2}},
+    {.name = "forged_rxm", .fn = forged_rxm, .sizes = {2}},
     {.name = "forked", .fn = forked, .sizes = {2}},
     {.name = "idle", .fn = idle, .sizes = {2}},
 };
