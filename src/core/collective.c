@@ -35,7 +35,6 @@
 #include <string.h>
 
 #include "core/collective_int.h"
-
 #include "util/err.h"
 
 #define SPIN_NS	    30000u /* what a wake-up costs where it is dear */

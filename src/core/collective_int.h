@@ -14,7 +14,6 @@
 #define TURN_BITS  15
 #define TURN_MASK  ((1u << TURN_BITS) - 1)
 #define TURN_FIELD ((uint64_t)TURN_MASK << TURN_SHIFT)
-#define ROUND_MASK 0x3fffu
 #define MIXED	   (1u << 31)
 #define COUNT_MASK 0xfffu
 #define KIND_SHIFT 12
@@ -24,7 +23,7 @@ enum outcome { COMPLETED, IS_BROKEN, IS_CLOSED, TIMED_OUT, JUDGED };
 
 static inline uint32_t round_of(uint64_t s)
 {
-	return (uint32_t)(s >> 32) & ROUND_MASK;
+	return (uint32_t)(s >> 32) & CONTROL_ROUNDS;
 }
 
 static inline uint32_t count_of(uint64_t s)
@@ -58,7 +57,7 @@ static inline _Atomic uint32_t *state_futex(struct control_head *head)
 
 static inline uint64_t next_round(uint64_t s, bool differ)
 {
-	uint64_t round = (round_of(s) + 1) & ROUND_MASK;
+	uint64_t round = (round_of(s) + 1) & CONTROL_ROUNDS;
 
 	return (s & (BROKEN | TURN_FIELD)) | round << 32 | (differ ? DIFFER : 0);
 }

@@ -29,6 +29,7 @@
 #define CONTROL_SMALL	128u		 /* contributions up to here lie in the rank's record */
 #define CONTROL_AREA	65536u		 /* = ALLGATHER_MAX = EXTRA_CONTEXT_MAX */
 #define CONTROL_WORDS	(WORLD_MAX / 64) /* of a set of ranks or CPUs */
+#define CONTROL_ROUNDS	0x3fffu		 /* the number of a round wraps behind this */
 #define CONTROL_WHY	48u		 /* words of a text */
 
 struct control_head {

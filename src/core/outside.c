@@ -18,11 +18,9 @@
 #include "util/cleanup.h"
 #include "util/err.h"
 
-#define ROUND_MASK 0x3fffu
-
 static uint32_t store_round(const struct control *page, uint32_t round)
 {
-	return htole32((round + atomic_load(&page->head->skew)) & ROUND_MASK);
+	return htole32((round + atomic_load(&page->head->skew)) & CONTROL_ROUNDS);
 }
 
 static uint32_t kind_of(const struct control *page, uint32_t rank, uint32_t round)

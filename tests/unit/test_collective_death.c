@@ -99,10 +99,9 @@ static int page_make(uint32_t size, struct control *page)
 }
 
 /* The round, which wraps. */
-#define ROUNDS 0x3fffu
 static uint32_t total(const struct control *page)
 {
-	return (uint32_t)(atomic_load(&page->head->state) >> 32) & ROUNDS;
+	return (uint32_t)(atomic_load(&page->head->state) >> 32) & CONTROL_ROUNDS;
 }
 
 static void run_all(uint32_t size, body fn, uint32_t rounds)
@@ -171,7 +170,7 @@ static void kill_one(uint32_t size, uint32_t victim, uint32_t after, body fn)
 		if (i != victim)
 			assert_int_equal(shared->done[i], shared->done[first]);
 	}
-	assert_int_equal(shared->done[first] & ROUNDS, total(&page));
+	assert_int_equal(shared->done[first] & CONTROL_ROUNDS, total(&page));
 	close(fd);
 	control_close(&page);
 }
