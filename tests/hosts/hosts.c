@@ -149,8 +149,9 @@ static const struct ranks_case *fewer(const struct ranks_case *cases, size_t n)
 {
 	const char *text = getenv("SMEM_TEST_RANKS");
 	unsigned most = text ? (unsigned)strtoul(text, NULL, 10) : RANK_MAX;
-	struct ranks_case *copy = calloc(n, sizeof(*copy)); /* lives as long as the process */
+	static struct ranks_case *copy; /* as long as the process, and reachable */
 
+	copy = calloc(n, sizeof(*copy));
 	for (size_t i = 0; copy && i < n; i++) {
 		size_t kept = 0;
 		copy[i] = cases[i];
