@@ -230,6 +230,17 @@ static const struct ofi_local_ops memory_ops = {
     .region = ofi_regions_holds,
 };
 
+/* Why it matters is told in ofi_jobs.c. */
+static size_t chunk_of(struct ofi_link *l)
+{
+	char congestion[OFI_CONGESTION];
+
+	if (!ofi_fds_congestion(l->ep.addr, l->ep.addr_len, l->ready.addr, l->ready.addr_len,
+				congestion))
+		return OFI_CHUNK;
+	return strncmp(congestion, "bbr", 3) == 0 ? OFI_CHUNK_BBR : OFI_CHUNK;
+}
+
 static void link_started(struct ofi_link *l)
 {
 	const struct fi_tx_attr *tx = l->dom.offer->info->tx_attr;
@@ -243,6 +254,7 @@ static void link_started(struct ofi_link *l)
 	if (l->dom.offer->info->domain_attr->mr_mode & FI_MR_LOCAL)
 		ofi_local_start(&l->memory, &memory_ops, l);
 	ofi_fds_connections(l->ready.addr, l->ready.addr_len);
+	l->chunk = chunk_of(l);
 	l->inflight = 0;
 	l->free_ops = NULL;
 	for (size_t i = 0; i < ops; i++)
@@ -251,7 +263,8 @@ static void link_started(struct ofi_link *l)
 	l->up = l->was_up = true;
 	l->silent = l->stuck = false;
 	snprintf(l->provider, sizeof(l->provider), "%s", l->dom.offer->provider);
-	LOG_DEBUG("ofi", "%s: %s at %s", l->name, l->dom.offer->provider, l->dom.offer->node);
+	LOG_DEBUG("ofi", "%s: %s at %s, operations of %zu KiB", l->name, l->dom.offer->provider,
+		  l->dom.offer->node, l->chunk >> 10);
 }
 
 /* The connection was closed over there, by a process that ends or died before it came to it. */

@@ -167,6 +167,7 @@ struct movement {
 	struct sockaddr_storage own, peer;
 	uint64_t bytes;
 	bool seen;
+	char congestion[OFI_CONGESTION];
 };
 
 static bool same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
@@ -184,18 +185,24 @@ static bool same_address(const struct sockaddr_storage *a, const struct sockaddr
 				       : IN6_ARE_ADDR_EQUAL(&x6.sin6_addr, &y6.sin6_addr);
 }
 
-static void add_movement(int fd, void *arg)
+static bool is_between(int fd, const struct movement *m)
 {
 	struct sockaddr_storage own = {0}, peer = {0};
 	socklen_t own_len = sizeof(own), peer_len = sizeof(peer);
+
+	if (getsockname(fd, (struct sockaddr *)&own, &own_len) != 0 ||
+	    getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0)
+		return false;
+	return same_address(&peer, &m->peer) || same_address(&own, &m->own);
+}
+
+static void add_movement(int fd, void *arg)
+{
 	struct tcp_info info = {0};
 	socklen_t len = sizeof(info);
 	struct movement *m = arg;
 
-	if (getsockname(fd, (struct sockaddr *)&own, &own_len) != 0 ||
-	    getpeername(fd, (struct sockaddr *)&peer, &peer_len) != 0)
-		return;
-	if (!same_address(&peer, &m->peer) && !same_address(&own, &m->own))
+	if (!is_between(fd, m))
 		return;
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
 		return;
@@ -203,17 +210,50 @@ static void add_movement(int fd, void *arg)
 	m->seen = true;
 }
 
+static void take_congestion(int fd, void *arg)
+{
+	struct movement *m = arg;
+	socklen_t len = sizeof(m->congestion);
+
+	if (is_between(fd, m) &&
+	    getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, m->congestion, &len) == 0)
+		m->seen = true;
+}
+
+/* False: these are no addresses of sockets. */
+static bool movement_of(const void *own, size_t own_len, const void *peer, size_t peer_len,
+			struct movement *ret)
+{
+	*ret = (struct movement){.seen = false};
+	if (own_len > sizeof(ret->own) || peer_len > sizeof(ret->peer))
+		return false;
+	memcpy(&ret->own, own, own_len);
+	memcpy(&ret->peer, peer, peer_len);
+	return port_of(&ret->own) != 0 && port_of(&ret->peer) != 0;
+}
+
+bool ofi_fds_congestion(const void *own, size_t own_len, const void *peer, size_t peer_len,
+			char ret[OFI_CONGESTION])
+{
+	struct movement m;
+
+	if (!movement_of(own, own_len, peer, peer_len, &m))
+		return false;
+	each_fd(take_congestion, &m);
+	if (!m.seen)
+		return false;
+	memcpy(ret, m.congestion, OFI_CONGESTION);
+	ret[OFI_CONGESTION - 1] = '\0';
+	return true;
+}
+
 bool ofi_fds_moved(const void *own, size_t own_len, const void *peer, size_t peer_len,
 		   uint64_t *ret)
 {
-	struct movement m = {.seen = false};
+	struct movement m;
 
 	*ret = 0;
-	if (own_len > sizeof(m.own) || peer_len > sizeof(m.peer))
-		return false;
-	memcpy(&m.own, own, own_len);
-	memcpy(&m.peer, peer, peer_len);
-	if (port_of(&m.own) == 0 || port_of(&m.peer) == 0)
+	if (!movement_of(own, own_len, peer, peer_len, &m))
 		return false;
 	each_fd(add_movement, &m);
 	*ret = m.bytes;

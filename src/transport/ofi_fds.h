@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define OFI_CONGESTION 16u /* bytes of a name, the kernel's own limit */
+
 struct ofi_fds_seen {
 	unsigned char bit[1024]; /* descriptors up to 8191 */
 };
@@ -28,6 +30,11 @@ void ofi_fds_connections(const void *addr, size_t len);
  */
 bool ofi_fds_moved(const void *own, size_t own_len, const void *peer, size_t peer_len,
 		   uint64_t *ret);
+
+/* By what congestion control the kernel sends on those connections: "cubic", "bbr". False: it has
+ * none. */
+bool ofi_fds_congestion(const void *own, size_t own_len, const void *peer, size_t peer_len,
+			char ret[OFI_CONGESTION]);
 
 /* After fork, in the child: close the sockets. */
 void ofi_fds_drop(void);

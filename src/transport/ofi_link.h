@@ -98,6 +98,7 @@ struct ofi_link {
 	struct ofi_local memory; /* around every use of the two: ofi_local_enter() */
 	fi_addr_t peer;
 	unsigned segments; /* pieces of one operation */
+	size_t chunk;	   /* bytes of one operation, at most */
 	size_t inflight;   /* bytes */
 	struct link_op *free_ops;
 	struct link_op op[OFI_OPS];
