@@ -11,6 +11,7 @@
  *   ofi_keys     initiator: keys the peer gave
  *   ofi_local    initiator: registrations of local memory, for providers that want them
  *   ofi_jobs     initiator: moving bytes
+ *   ofi_stage    initiator: many small pieces through a buffer
  *   ofi_wire     what both sides say
  *
  * libfabric moves the bytes. What it does not offer alike over all providers is done over one TCP

@@ -33,6 +33,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "transport/ofi_job.h"
 #include "transport/ofi_link.h"
 #include "util/cleanup.h"
 #include "util/err.h"
@@ -42,71 +43,6 @@
 #define REAP_MAX 16
 #define YIELD	 32 /* turns between two offers of the CPU to others */
 #define ATTEMPTS 3  /* of operations that fail on a link that is well */
-
-struct cursor {
-	size_t i, row, off; /* piece, row, byte in the row */
-};
-
-struct link_job {
-	struct link_job *prev, *next;
-	const struct smem_xfer *x;
-	size_t n;
-	bool put;
-	struct cursor at;
-	unsigned outstanding;
-	bool wants; /* the region of `address`; its thread asks */
-	uint64_t address;
-	int32_t status; /* its own failure: nothing more is posted */
-	bool cut;	/* the link broke */
-	bool stuck;	/* because nothing moved */
-	bool done;
-};
-
-struct piece { /* what is left of the row at a cursor */
-	uint64_t remote;
-	char *local;
-	size_t len;
-};
-
-static bool is_plain(const struct smem_xfer *x)
-{
-	return x->height == 1 || (x->dpitch == x->width && x->spitch == x->width);
-}
-
-static struct piece piece_at(const struct link_job *job, struct cursor at)
-{
-	const struct smem_xfer *x = &job->x[at.i];
-	const char *src = (const char *)x->src + at.off;
-	char *dst = (char *)x->dst + at.off;
-	size_t width = is_plain(x) ? x->width * x->height : x->width;
-
-	if (at.row > 0) {
-		src += at.row * x->spitch;
-		dst += at.row * x->dpitch;
-	}
-	return (struct piece){
-	    .remote = (uint64_t)(uintptr_t)(job->put ? dst : src),
-	    .local = job->put ? (char *)(uintptr_t)src : dst,
-	    .len = width - at.off,
-	};
-}
-
-static struct cursor step(const struct link_job *job, struct cursor at, size_t len)
-{
-	const struct smem_xfer *x = &job->x[at.i];
-	bool plain = is_plain(x);
-	size_t width = plain ? x->width * x->height : x->width;
-
-	at.off += len;
-	if (at.off < width)
-		return at;
-	at.off = 0;
-	if (plain || ++at.row == x->height) {
-		at.row = 0;
-		at.i++;
-	}
-	return at;
-}
 
 static bool has_work(const struct link_job *job)
 {
@@ -165,6 +101,7 @@ static bool op_fill(struct ofi_link *l, struct link_op *op, struct link_job *job
 
 	op->n = 0;
 	op->bytes = 0;
+	op->pieces = 0;
 	while (at.i < job->n && op->bytes < l->chunk) {
 		struct piece p = piece_at(job, at);
 		struct ofi_key *key = ofi_keys_find(&l->keys, p.remote, job->put);
@@ -173,6 +110,8 @@ static bool op_fill(struct ofi_link *l, struct link_op *op, struct link_job *job
 			job->address = p.remote;
 			pthread_cond_broadcast(&l->cond);
 		}
+		if (key && op->n == 0 && ofi_stage_fill(l, op, job, key, &at))
+			break;
 		size_t took = key ? op_add(l, op, p, key) : 0;
 		if (took == 0)
 			break;
@@ -335,6 +274,7 @@ static unsigned reap(struct ofi_link *l)
 		if (!op || !op->job) /* not asked for */
 			continue;
 		struct link_job *job = op->job;
+		ofi_stage_scatter(op);
 		op_release(l, op);
 		job_check(l, job);
 	}

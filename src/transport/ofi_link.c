@@ -370,6 +370,8 @@ void ofi_link_free(struct ofi_link *l)
 	ofi_local_destroy(&l->memory);
 	ofi_domain_close(&l->dom);
 	ofi_link_hang_up(l);
+	for (size_t i = 0; i < OFI_OPS; i++)
+		free(l->op[i].stage);
 	fd_close(&l->wake);
 	pthread_mutex_destroy(&l->lock);
 	pthread_cond_destroy(&l->cond);

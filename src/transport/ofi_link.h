@@ -43,6 +43,10 @@ struct link_op {		    /* one operation in flight */
 	struct ofi_key *key[LINK_SEGMENTS];
 	struct ofi_local_reg *reg[LINK_SEGMENTS]; /* where the provider wants it */
 	void *desc[LINK_SEGMENTS];
+	char *stage;	 /* OFI_STAGE bytes, from its first use on */
+	unsigned pieces; /* that go through it; 0: all is in place */
+	size_t at[3];	 /* the first of them: piece, row, byte in the row */
+	uint64_t begin;	 /* its address at the peer */
 };
 
 struct link_ask { /* a thread that waits for a region */
