@@ -86,7 +86,7 @@ struct traffic {
 	bool put;
 	char *buf;
 	_Atomic uint64_t calls;
-	int32_t code;
+	_Atomic int32_t code;
 	char why[512];
 	uint64_t ended;
 	pthread_t tid;

@@ -290,7 +290,9 @@ static void forge(struct rank *r, enum forgery how)
 	struct ofi_link *l = (struct ofi_link *)ep;
 	struct smem_xfer x = to(card.second + 100, ok, sizeof(ok));
 	WANT(r, ofi->put(ep, &x, 1), 0);
+	pthread_mutex_lock(&l->lock);
 	struct ofi_key key = *ofi_keys_find(&l->keys, card.second, true);
+	pthread_mutex_unlock(&l->lock);
 	if (how == OLD_KEY) {
 		rank_meet(r, "withdraw", 2);
 		rank_meet(r, "exposed again", 2);
