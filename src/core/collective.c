@@ -252,7 +252,8 @@ static bool look(struct collective *c, struct waiting *w, enum outcome *ret)
 		return true;
 	if (s & AWAY) {
 		w->present = false;
-		return look_away(c, w, s, ret);
+		look_away(c, w, s);
+		return false;
 	}
 	*ret = IS_BROKEN;
 	if (s & BROKEN)

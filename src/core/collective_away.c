@@ -11,17 +11,21 @@
  * others inside; the next to make the count complete goes away again.
  *
  * One who is away and dies, or is stopped, is replaced by any of the others: at once when it is
- * gone, else when the own time has been up for a moment. That is one compare and swap, so there is
- * always one whose word counts; who has been replaced finds that out by its own compare and swap,
- * which fails. The new one asks the store what became of the contribution: it has completed, and
- * here is the outcome again, or it is taken back, even if it is yet to arrive. What a replaced one
- * still writes into the page does no harm: it is the outcome that the new one writes too, and the
- * next round, which has other areas, does not complete without it.
+ * gone, else when the own time has been up for a moment, or when another rank is gone. That is one
+ * compare and swap, so there is always one whose word counts; who has been replaced finds that out
+ * by its own compare and swap, which fails. The new one asks the store what became of the
+ * contribution: it has completed, and here is the outcome again, or it is taken back, even if it is
+ * yet to arrive. What a replaced one still writes into the page does no harm: it is the outcome
+ * that the new one writes too, and the next round, which has other areas, does not complete without
+ * it.
  */
 #include "core/collective_int.h"
 #include "util/err.h"
 
-#define GRACE_NS (200 * NS_PER_MS) /* what who is away may be late, before it is replaced */
+/* What who is away may be late, before it is replaced; and when somebody is gone, so that there is
+ * little hope. */
+#define GRACE_NS      (200 * NS_PER_MS)
+#define GRACE_GONE_NS (20 * NS_PER_MS)
 
 /* Is it still this one's word that counts? */
 static bool still_away(uint64_t now, uint64_t then)
@@ -83,14 +87,14 @@ static void come_back(struct collective *c, uint64_t s, int32_t code)
 	control_wake(state_futex(head));
 }
 
-/* `s` says that this rank is away; r is what it brings back. */
+/* `s` says that this rank is away; r is the store's verdict. */
 static void bring_back(struct collective *c, uint64_t s, int32_t r, bool differ)
 {
 	if (r == SMEM_OK)
 		all_there(c, s, differ);
 	else if (r == SMEM_STALE || r == SMEM_REPEAT_CALL)
 		atomic_compare_exchange_strong(&c->page->head->state, &s, sent_away(s, c->rank));
-	else if (!atomic_load(&c->closed)) /* else another one asks what became of it */
+	else
 		come_back(c, s, r);
 }
 
@@ -113,6 +117,8 @@ static void go_away(struct collective *c, const struct waiting *w, uint64_t s)
 		first.end = end < first.end ? end : first.end;
 	}
 	int32_t r = outside_meet(&c->outside, c->page, round_at(w, s, first), &differ);
+	if (r == SMEM_OBJECT_NOT_EXISTS && atomic_load(&c->closed))
+		return; /* woken: that is no verdict */
 	bring_back(c, s, r, differ);
 }
 
@@ -128,31 +134,35 @@ static void replace(struct collective *c, const struct waiting *w, uint64_t s)
 	bring_back(c, next, r, differ);
 }
 
-bool look_away(struct collective *c, struct waiting *w, uint64_t s, enum outcome *ret)
+/* How long to wait for who is away. */
+static uint64_t limit_of(const struct collective *c, const struct waiting *w, uint64_t s)
 {
 	const struct control_head *head = c->page->head;
 	uint32_t who = count_of(s);
-	uint64_t limit = w->deadline.end;
 
-	if (atomic_load(&c->closed)) {
-		*ret = IS_CLOSED;
-		return true;
-	}
-	if (who == c->rank) {
+	if (!(s & BROKEN))
+		return (w->deadline.end > w->since ? w->deadline.end : w->since) + GRACE_NS;
+	if (in_set(head->lost, who) || in_set(head->left, who))
+		return 0;
+	return w->since + GRACE_GONE_NS;
+}
+
+void look_away(struct collective *c, struct waiting *w, uint64_t s)
+{
+	bool own = count_of(s) == c->rank, closed = atomic_load(&c->closed);
+
+	if (own && !closed) {
 		go_away(c, w, s);
-		return false;
+		return;
 	}
+	uint64_t now = clock_ns();
 	if (s != w->state) {
 		w->state = s;
-		w->since = clock_ns();
+		w->since = now;
 	}
-	if ((s & BROKEN) || limit < w->since)
-		limit = w->since;
-	limit += GRACE_NS;
-	bool gone = (s & BROKEN) && (in_set(head->lost, who) || in_set(head->left, who));
-	if (gone || clock_ns() >= limit)
+	uint64_t limit = limit_of(c, w, s);
+	if (own || now >= limit)
 		replace(c, w, s);
 	else
 		sleep_once(c, s, limit);
-	return false;
 }

@@ -88,8 +88,8 @@ struct waiting {
 
 /* Sleep until the upper half of the state is not `seen`'s, or `until`. */
 void sleep_once(struct collective *c, uint64_t seen, uint64_t until);
-/* `s` says that somebody is away: wait, or do what is to be done. True: the call is over. */
-bool look_away(struct collective *c, struct waiting *w, uint64_t s, enum outcome *ret);
+/* `s` says that somebody is away: do what is to be done, or wait a while. */
+void look_away(struct collective *c, struct waiting *w, uint64_t s);
 
 /* ---- collective_text.c ---- */
 

@@ -238,7 +238,6 @@ static int32_t parts_call(struct store_group *g, struct call *call, struct set *
 			  struct store_parts *ret)
 {
 	call->req.gid = g->listener.id;
-	call->woken = &g->woken;
 	*missing = (struct set){.word = {0}};
 	int32_t r = client_call(g->client, call);
 	if (r == SMEM_OK && ret)
@@ -266,7 +265,8 @@ int32_t store_group_sets(struct store_group *g, const struct store_sets *sets,
 				    .sort = {bits.data + 4, bits.len - 4},
 				    .extra = {sets->kind, sets->kind_len},
 				    .val = {sets->val, sets->len}},
-			    .deadline = deadline};
+			    .deadline = deadline,
+			    .woken = &g->woken};
 	int32_t r = parts_call(g, &call, missing, ret);
 	blob_put(set);
 	return r;
@@ -293,7 +293,8 @@ int32_t store_group_absent(struct store_group *g, const void *kind, size_t kind_
 			   struct deadline deadline, struct set *missing)
 {
 	struct call call = {.req = {.op = OP_PRESENT, .extra = {kind, kind_len}},
-			    .deadline = deadline};
+			    .deadline = deadline,
+			    .woken = &g->woken};
 
 	return parts_call(g, &call, missing, NULL);
 }

@@ -285,7 +285,8 @@ int32_t store_group_sets(struct store_group *g, const struct store_sets *sets,
 /*
  * What became of the call that another member made for this one and others: 0 and its outcome when
  * the round has completed. Else it is taken back, up to `turn`, also if it is still to come:
- * SMEM_TIMEOUT and *missing, or SMEM_PEER_LOST. Waits for no member.
+ * SMEM_TIMEOUT and *missing, or SMEM_PEER_LOST. Waits for no member, and store_group_wake() does
+ * not end it.
  */
 int32_t store_group_settle(struct store_group *g, uint32_t turn, const void *kind, size_t kind_len,
 			   struct deadline deadline, struct set *missing, struct store_parts *ret);

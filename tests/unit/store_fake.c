@@ -47,9 +47,9 @@ static void hold(struct store_group *g, enum hold where)
 }
 
 /* Until the reply is there; whoever waits looks after the time. */
-static void await(struct store_group *g, struct pending *p)
+static void await(struct store_group *g, struct pending *p, bool wakes)
 {
-	while (!p->body && !g->woken) {
+	while (!p->body && g->client && !(wakes && g->woken)) {
 		uint64_t due = kv_due(kv), now = clock_ns();
 		if (due <= now) {
 			kv_tick(kv, now);
@@ -70,12 +70,12 @@ static int32_t ask_locked(struct store_group *g, struct request *req, struct pen
 	*p = (struct pending){.group = g, .id = ++g->next};
 	req->id = p->id;
 	DL_APPEND(pending, p);
-	if (!g->client || kv_request(kv, g->client, req, clock_ns()))
-		g->woken = true;
-	await(g, p);
+	if (g->client && kv_request(kv, g->client, req, clock_ns()))
+		abort();
+	await(g, p, req->op != OP_SETTLE);
 	DL_DELETE(pending, p);
 	hold(g, HOLD_AFTER);
-	if (g->woken)
+	if (!p->body)
 		return smem_err(SMEM_OBJECT_NOT_EXISTS, "woken");
 	if (g->deaf)
 		return smem_err(SMEM_TIMEOUT, "no answer");

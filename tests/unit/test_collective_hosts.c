@@ -474,6 +474,37 @@ static void test_close_while_away(void **state)
 	teardown(&w);
 }
 
+/* One is closed while another one holds the outcome of a round: it has completed for both. */
+static void test_close_beside_the_outcome(void **state)
+{
+	struct world w;
+
+	(void)state;
+	setup(&w, two_hosts, 5);
+	send_away(&w, HOLD_AFTER, LONG, LONG);
+	start(&w.rank[3], 7, LONG);
+	start(&w.rank[4], 7, LONG);
+	fake_until_held(&w.rank[0].group);
+	collective_close(&w.rank[1].c);
+	for (uint32_t i = 1; i < 5; i++)
+		finish(&w.rank[i], SMEM_OK);
+	fake_hold(&w.rank[0].group, HOLD_NOT);
+	finish(&w.rank[0], SMEM_OK);
+	start(&w.rank[2], 0, LONG);
+	finish(&w.rank[2], SMEM_PEER_LOST);
+	start(&w.rank[1], 0, LONG);
+	finish(&w.rank[1], SMEM_OBJECT_NOT_EXISTS);
+	/* And in a round that is not complete. */
+	teardown(&w);
+	setup(&w, two_hosts, 5);
+	send_away(&w, HOLD_NOT, LONG, LONG);
+	collective_close(&w.rank[1].c);
+	finish(&w.rank[1], SMEM_OBJECT_NOT_EXISTS);
+	finish(&w.rank[2], SMEM_PEER_LOST);
+	finish(&w.rank[0], SMEM_PEER_LOST);
+	teardown(&w);
+}
+
 static void test_store_out_of_reach(void **state)
 {
 	struct world w;
@@ -532,6 +563,7 @@ int main(void)
 	    cmocka_unit_test(test_dead_after),
 	    cmocka_unit_test(test_dead_before),
 	    cmocka_unit_test(test_close_while_away),
+	    cmocka_unit_test(test_close_beside_the_outcome),
 	    cmocka_unit_test(test_store_out_of_reach),
 	    cmocka_unit_test(test_lost_answer),
 	};
