@@ -3,8 +3,9 @@
  * An operation has a few segments (four with libfabric's TCP providers) and costs microseconds, so
  * rows of some bytes are slow one operation for four. Where they lie side by side at the peer, one
  * segment there can serve hundreds of them here, through a buffer: a write gathers them, a read
- * scatters what came. A read may take gaps along that are no larger than the pieces between them;
- * a write never touches them, so small rows that lie apart at the peer stay slow.
+ * scatters what came. A read may take gaps along that are no larger than the pieces between them,
+ * or cost no more than an operation would; a write never touches them, so small rows that lie apart
+ * at the peer stay slow.
  *
  * Not with providers that want local memory registered: they have longer lists, and the buffers
  * would have to be registered too.
@@ -35,6 +36,14 @@ static void gather(const struct link_op *op, const struct link_job *job, struct 
 	}
 }
 
+/* What may lie between two pieces at the peer. */
+static size_t gap_of(const struct link_job *job, size_t len)
+{
+	if (job->put)
+		return 0;
+	return len > OFI_STAGE_GAP ? len : OFI_STAGE_GAP;
+}
+
 /* How many pieces from *at on fit: behind the last of them is *at then, and *ret_end at the peer.
  */
 static unsigned run(const struct link_job *job, const struct ofi_key *key, struct cursor *at,
@@ -47,7 +56,7 @@ static unsigned run(const struct link_job *job, const struct ofi_key *key, struc
 	while (at->i < job->n) {
 		struct piece p = piece_at(job, *at);
 		if (p.remote < end || p.len > OFI_STAGE_PIECE ||
-		    p.remote - end > (job->put ? 0 : p.len) || p.len > key->end - p.remote ||
+		    p.remote - end > gap_of(job, p.len) || p.len > key->end - p.remote ||
 		    p.remote + p.len - begin > OFI_STAGE)
 			break;
 		segments += p.remote != end || p.local != local_end;

@@ -96,15 +96,16 @@
 #define OFI_LOCAL_REGS	64u
 #define OFI_LOCAL_BYTES (16ull << 30)
 #define OFI_LOCAL_SPAN	(1ull << 30)
-#define OFI_CHUNK	(4u << 20) /* bytes of one operation: small copies wait no longer */
-#define OFI_CHUNK_BBR                                                                              \
-	(512u << 10) /* the same over TCP with BBR, which stalls within large ones                 \
-		      */
+/* Bytes of one operation: small copies wait no longer. TCP with BBR stalls within large ones. */
+#define OFI_CHUNK     (4u << 20)
+#define OFI_CHUNK_BBR (512u << 10)
 /* Pieces up to this size go through a buffer where that saves operations, and the size of the
  * buffer: below both it is the operations that cost, above it the copies. */
 #define OFI_STAGE_PIECE 4096u
-#define OFI_STAGE	(64u << 10)
-#define OFI_WINDOW	(32u << 20) /* bytes in flight to one peer */
-#define OFI_OPS		64u /* operations in flight to one peer: below any provider's queue */
+/* What a read takes along between pieces however small: it costs less than an operation. */
+#define OFI_STAGE_GAP 256u
+#define OFI_STAGE     (64u << 10)
+#define OFI_WINDOW    (32u << 20) /* bytes in flight to one peer */
+#define OFI_OPS	      64u	  /* operations in flight to one peer: below any provider's queue */
 
 #endif
