@@ -159,10 +159,11 @@ static void deregistered(struct rank *r)
 	free(buf);
 }
 
-/* Killed and started anew, many times: the writer's session stays. */
+/* Killed and started anew, SMEM_TEST_LIVES times: the writer's session stays. */
 static void restarts(struct rank *r)
 {
-	enum { LIVES = 10 };
+	const char *more = getenv("SMEM_TEST_LIVES");
+	int lives = more ? (int)strtol(more, NULL, 10) : 10;
 	char buf[256];
 
 	host_enter(r, r->rank % 2);
@@ -174,7 +175,7 @@ static void restarts(struct rank *r)
 		tell(r, "mem", 1, m.at);
 		rank_meet(r, "up", 2);
 		rank_meet(r, "used", 2);
-		if (r->life < LIVES)
+		if ((int)r->life < lives)
 			rank_meet(r, "never", 3);
 		smem_trans_destroy(h, 0);
 		mem_free(&m);
@@ -182,7 +183,7 @@ static void restarts(struct rank *r)
 	}
 	RANK_OK(r, smem_create_config_store(r->url));
 	smem_trans_t h = trans_open(r, trans_name(0), SMEM_TRANS_BOTH);
-	for (int life = 0; life <= LIVES; life++) {
+	for (int life = 0; life <= lives; life++) {
 		rank_meet(r, "up", 2);
 		char *far = told(r, "mem", 1);
 		memset(buf, life, sizeof(buf));
@@ -191,7 +192,7 @@ static void restarts(struct rank *r)
 		RANK_OK(r, smem_trans_read(h, buf, trans_name(1), far, sizeof(buf), 0));
 		RANK_ASSERT(r, buf[0] == life && buf[255] == life);
 		rank_meet(r, "used", 2);
-		if (life == LIVES)
+		if (life == lives)
 			break;
 		rank_kill(r, 1);
 		uint64_t until = rank_ms() + 10000;
@@ -209,7 +210,7 @@ static const struct ranks_case cases[] = {
     {.name = "everybody", .fn = everybody, .sizes = {2, 4, 8}},
     {.name = "batches", .fn = batches, .sizes = {2, 4}},
     {.name = "deregistered", .fn = deregistered, .sizes = {2}},
-    {.name = "restarts", .fn = restarts, .sizes = {2}},
+    {.name = "restarts", .fn = restarts, .sizes = {2}, .seconds = 300},
 };
 
 int main(int argc, char **argv)
