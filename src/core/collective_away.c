@@ -25,7 +25,7 @@
 /* What who is away may be late, before it is replaced; and when somebody is gone, so that there is
  * little hope. */
 #define GRACE_NS      (200 * NS_PER_MS)
-#define GRACE_GONE_NS (20 * NS_PER_MS)
+#define GRACE_GONE_NS (50 * NS_PER_MS)
 
 /* Is it still this one's word that counts? */
 static bool still_away(uint64_t now, uint64_t then)
@@ -98,15 +98,33 @@ static void bring_back(struct collective *c, uint64_t s, int32_t r, bool differ)
 		come_back(c, s, r);
 }
 
-/* Turns as wide as the store compares them. */
-static struct outside_round round_at(const struct waiting *w, uint64_t s, struct deadline deadline)
+/* Who is away, and since which state. */
+struct away {
+	const struct collective *c;
+	uint64_t state;
+};
+
+static bool away_counts(void *arg)
 {
-	return (struct outside_round){
-	    .round = w->round, .turn = turn_of(s) << (32 - TURN_BITS), .deadline = deadline};
+	const struct away *a = arg;
+
+	return still_away(atomic_load(&a->c->page->head->state), a->state);
+}
+
+/* Turns as wide as the store compares them. */
+static struct outside_round round_at(const struct waiting *w, uint64_t s, struct deadline deadline,
+				     struct away *a)
+{
+	return (struct outside_round){.round = w->round,
+				      .turn = turn_of(s) << (32 - TURN_BITS),
+				      .deadline = deadline,
+				      .counts = away_counts,
+				      .arg = a};
 }
 
 static void go_away(struct collective *c, const struct waiting *w, uint64_t s)
 {
+	struct away a = {.c = c, .state = s};
 	struct deadline first = w->deadline;
 	bool differ = false;
 	uint32_t i;
@@ -116,7 +134,7 @@ static void go_away(struct collective *c, const struct waiting *w, uint64_t s)
 		uint64_t end = atomic_load(&control_rank(c->page, i)->deadline);
 		first.end = end < first.end ? end : first.end;
 	}
-	int32_t r = outside_meet(&c->outside, c->page, round_at(w, s, first), &differ);
+	int32_t r = outside_meet(&c->outside, c->page, round_at(w, s, first, &a), &differ);
 	if (r == SMEM_OBJECT_NOT_EXISTS && atomic_load(&c->closed))
 		return; /* woken: that is no verdict */
 	bring_back(c, s, r, differ);
@@ -125,12 +143,13 @@ static void go_away(struct collective *c, const struct waiting *w, uint64_t s)
 static void replace(struct collective *c, const struct waiting *w, uint64_t s)
 {
 	uint64_t next = sent_away(s, c->rank);
+	struct away a = {.c = c, .state = next};
 	bool differ = false;
 
 	if (!atomic_compare_exchange_strong(&c->page->head->state, &s, next))
 		return;
 	int32_t r =
-	    outside_settle(&c->outside, c->page, round_at(w, s, deadline_in_ms(0)), &differ);
+	    outside_settle(&c->outside, c->page, round_at(w, s, deadline_in_ms(0), &a), &differ);
 	bring_back(c, next, r, differ);
 }
 

@@ -174,12 +174,14 @@ static int32_t lay_out(const struct outside *o, const struct control *page, uint
 	return SMEM_OK;
 }
 
-static int32_t outcome(const struct outside *o, const struct control *page, uint32_t round,
-		       int32_t r, const struct set *missing, struct store_parts *parts,
-		       bool *differ)
+static int32_t outcome(const struct outside *o, const struct control *page,
+		       const struct outside_round *at, int32_t r, const struct set *missing,
+		       struct store_parts *parts, bool *differ)
 {
-	if (r == SMEM_OK)
-		r = lay_out(o, page, round, parts, differ);
+	if (!at->counts(at->arg))
+		r = SMEM_STALE;
+	else if (r == SMEM_OK)
+		r = lay_out(o, page, at->round, parts, differ);
 	else if (r == SMEM_TIMEOUT)
 		for (uint32_t w = 0; w < CONTROL_WORDS; w++)
 			atomic_store_explicit(&page->head->missing[w],
@@ -212,7 +214,7 @@ int32_t outside_meet(struct outside *o, const struct control *page, struct outsi
 		r = smem_err(SMEM_IO, "hosts do not agree about the round: %s", err_detail());
 	else if (r == SMEM_REPEAT_CALL)
 		atomic_compare_exchange_strong(&page->head->skew, &skew, skew + 1);
-	return outcome(o, page, at.round, r, &missing, &parts, differ);
+	return outcome(o, page, &at, r, &missing, &parts, differ);
 }
 
 int32_t outside_settle(struct outside *o, const struct control *page, struct outside_round at,
@@ -224,7 +226,7 @@ int32_t outside_settle(struct outside *o, const struct control *page, struct out
 
 	int32_t r = store_group_settle(o->group, at.turn, &kind, sizeof(kind), at.deadline,
 				       &missing, &parts);
-	return outcome(o, page, at.round, r, &missing, &parts, differ);
+	return outcome(o, page, &at, r, &missing, &parts, differ);
 }
 
 void outside_present(const struct outside *o, const struct control *page, uint32_t round)

@@ -24,14 +24,16 @@ struct outside_round {
 	uint32_t round;
 	uint32_t turn; /* 32 bits that grow, modulo 2^32, with whoever goes there */
 	struct deadline deadline;
+	/* Asked before the page is written to: does the word of who went there still count? */
+	bool (*counts)(void *arg);
+	void *arg;
 };
 
 /*
  * All ranks of the page are inside `round`, with their contributions and kinds in the page: meet
  * the others. 0: those of the others are there too; *differ: the kinds are not all the same, and
- * only these were laid out. SMEM_TIMEOUT: who was missing is in the page. SMEM_STALE,
- * SMEM_REPEAT_CALL: take the next turn, and try again if it is still you who is to. Others are
- * final.
+ * only these were laid out. SMEM_TIMEOUT: who was missing is in the page. SMEM_STALE: somebody else
+ * is there now; or, as for SMEM_REPEAT_CALL, take the next turn and try again. Others are final.
  */
 int32_t outside_meet(struct outside *o, const struct control *page, struct outside_round at,
 		     bool *differ);
