@@ -15,8 +15,8 @@ want=${*:-build}
 missing=''  # apt packages
 things=''   # the same in words
 
-have() {
-	command -v "$1" >/dev/null 2>&1
+have() { # also what is for administrators
+	PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1
 }
 
 # need PACKAGE WHAT TEST...: remembers PACKAGE unless TEST succeeds
@@ -104,6 +104,7 @@ for set in $want; do
 		need libcmocka-dev 'cmocka 1.1' compiles cmocka stdarg.h stddef.h stdint.h setjmp.h cmocka.h
 		need openssl 'the openssl command' have openssl
 		need iproute2 'ip and tc of iproute2' have ip
+		need nftables 'nft' have nft
 		need python3-pytest 'pytest' module pytest
 		need python3-numpy 'NumPy' module numpy
 		need python3-dev 'the headers of Python' python_headers

@@ -311,6 +311,18 @@ bool host_rate(struct rank *r, unsigned host, unsigned mbit)
 		      mbit, mbit < 8 ? 8 : mbit) == 0;
 }
 
+bool host_loss(struct rank *r, unsigned host, unsigned percent)
+{
+	(void)r;
+	run_in(host, "nft delete table inet loss");
+	return percent == 0 ||
+	       run_in(host,
+		      "nft add table inet loss ';' add chain inet loss in '{ type filter hook "
+		      "input priority 0; }' ';' add rule inet loss in numgen random mod 100 "
+		      "'<' %u drop",
+		      percent) == 0;
+}
+
 bool host_netem(struct rank *r, unsigned host, const char *args)
 {
 	(void)r;

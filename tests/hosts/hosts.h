@@ -50,6 +50,9 @@ void host_wall(struct rank *r, unsigned host, enum host_wall wall, const uint16_
 void host_mtu(struct rank *r, unsigned mtu); /* of all interfaces */
 /* Limit what the host sends; 0: no limit. False: the kernel has no such queue. */
 bool host_rate(struct rank *r, unsigned host, unsigned mbit);
+/* Lose so many of a hundred packets that the host gets, at random; 0: none. False: there is no nft,
+ * or no nf_tables in the kernel. */
+bool host_loss(struct rank *r, unsigned host, unsigned percent);
 /* netem with these arguments, NULL: off. False: the kernel has none. */
 bool host_netem(struct rank *r, unsigned host, const char *args);
 

@@ -383,7 +383,22 @@ static void limited_rate(struct rank *r)
 		host_rate(r, 0, 0);
 }
 
+/* Whatever gets lost is sent again: by the kernels, on the store's connections as well. */
 static void lossy(struct rank *r)
+{
+	host_enter(r, host_of(r->rank));
+	bool can = r->rank >= 2 || host_loss(r, host_of(r->rank), 2);
+	uint8_t mine = can, all[RANK_MAX];
+	rank_gather(r, &mine, 1, all);
+	if (!all[0])
+		rank_skip(r, "there is no nft here, or no nf_tables in the kernel");
+	traffic(r, 20);
+	rank_barrier(r);
+	if (r->rank < 2)
+		host_loss(r, host_of(r->rank), 0);
+}
+
+static void delayed(struct rank *r)
 {
 	host_enter(r, host_of(r->rank));
 	bool can = r->rank != 0 || host_netem(r, 0, "loss 1% delay 2ms 1ms");
@@ -409,7 +424,8 @@ static const struct ranks_case cases[] = {
     {.name = "tls", .fn = tls, .sizes = {2, 4}},
     {.name = "jumbo", .fn = jumbo, .sizes = {2}},
     {.name = "limited_rate", .fn = limited_rate, .sizes = {2}},
-    {.name = "lossy", .fn = lossy, .sizes = {2}},
+    {.name = "lossy", .fn = lossy, .sizes = {2, 4}},
+    {.name = "delayed", .fn = delayed, .sizes = {2}},
 };
 
 int main(int argc, char **argv)
