@@ -174,6 +174,7 @@ static void id_release(uint32_t id)
 /* The handle was retired: nobody else does this. */
 static void object_free(smem_shm_t handle, struct object *o)
 {
+	symmetric_tell_losses(o->sym);
 	symmetric_wake(o->sym);
 	handle_drain(handle);
 	symmetric_free(o->sym);

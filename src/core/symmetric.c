@@ -51,8 +51,9 @@ struct symmetric {
 	struct round round;
 	_Atomic uint64_t exit_status; /* the exit's place when there is no shared page */
 	_Atomic uint32_t exit_tick;
-	_Atomic uint8_t *gone; /* by rank: enum gone */
-	pthread_mutex_t lock;  /* own context, watch */
+	_Atomic uint8_t *gone;		       /* by rank: enum gone */
+	_Atomic uint64_t announced[SET_WORDS]; /* ranks whose loss the other hosts hear of too */
+	pthread_mutex_t lock;		       /* own context, watch */
 	struct exit_watch *watch;
 };
 
@@ -103,9 +104,66 @@ static void on_gone(struct symmetric *s, uint32_t rank, enum gone how)
 		tell_page(told, rank, how);
 }
 
+/* ---- deaths that one host knows of before the others ---- */
+
+/*
+ * A host's own ranks see a death at once, the store some time later, and by then they may have
+ * given up and left: the others would hear of their leaving first, and name them. So who leaves
+ * tells the deaths it knows of before.
+ */
+struct loss_note {
+	uint32_t version;
+	uint32_t zero;
+	struct set lost;
+};
+_Static_assert(sizeof(struct loss_note) == 136, "wire layout");
+#define LOSS_NOTE_VERSION 1u
+#define LOSS_NOTE_MS	  500u
+
+static void announced(struct symmetric *s, uint32_t rank)
+{
+	if (rank < s->config.size)
+		atomic_fetch_or(&s->announced[rank / 64], 1ull << (rank % 64));
+}
+
+static void on_loss_note(struct symmetric *s, const struct loss_note *note)
+{
+	uint32_t i;
+
+	if (note->version != LOSS_NOTE_VERSION)
+		return;
+	SET_FOREACH(i, &note->lost)
+	{
+		announced(s, i);
+		if (i != s->config.rank)
+			on_gone(s, i, LOST);
+	}
+}
+
+void symmetric_tell_losses(struct symmetric *s)
+{
+	struct loss_note note = {.version = LOSS_NOTE_VERSION};
+
+	if (!s->paged || s->shared)
+		return;
+	for (uint32_t i = 0; i < s->config.size; i++) {
+		/* the page knows what any rank of this host knows */
+		if (collective_alive(&s->page, i) == SMEM_PEER_LOST &&
+		    !(atomic_load(&s->announced[i / 64]) >> (i % 64) & 1))
+			set_add(&note.lost, i);
+	}
+	if (set_count(&note.lost) > 0 &&
+	    store_group_note(pool_group(s->pool), &note, sizeof(note), false,
+			     deadline_in_ms(LOSS_NOTE_MS)) != SMEM_OK)
+		LOG_DEBUG("shm", "object %u: deaths are not told: %s", s->config.id, err_detail());
+}
+
+/* ---- what the group says ---- */
+
 static void on_event(void *arg, const struct store_event *e)
 {
 	struct symmetric *s = arg;
+	struct loss_note note;
 	uint32_t status;
 
 	switch (e->kind) {
@@ -113,9 +171,15 @@ static void on_event(void *arg, const struct store_event *e)
 		on_gone(s, e->member, LEFT);
 		break;
 	case STORE_EVENT_LOST:
+		if (e->seq != 0) /* the store's, not that of the rank's agent */
+			announced(s, e->member);
 		on_gone(s, e->member, LOST);
 		break;
 	case STORE_EVENT_NOTE:
+		if (e->len == sizeof(note)) {
+			memcpy(&note, e->data, sizeof(note));
+			on_loss_note(s, &note);
+		}
 		if (e->len != sizeof(status))
 			break;
 		memcpy(&status, e->data, sizeof(status));

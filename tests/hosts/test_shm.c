@@ -278,6 +278,29 @@ static void killed(struct rank *r)
 	smem_shm_uninit(0);
 }
 
+/* Those of a host see a death before the store does, and leave: the others still name the dead. */
+static void leaves_after_a_death(struct rank *r)
+{
+	uint32_t victim = r->size - 1;
+	char *base = NULL, name[32];
+
+	host_enter(r, r->rank % 2);
+	if (r->rank == victim)
+		rank_may_die(r);
+	shm_up(r, 30, 60);
+	smem_shm_t h = shm_make(r, 1, MIB2, &base);
+	RANK_OK(r, smem_shm_control_barrier(h));
+	if (r->rank == victim)
+		rank_meet(r, "never", r->size + 1);
+	if (r->rank == 0)
+		rank_kill(r, victim);
+	RANK_CODE(r, smem_shm_control_barrier(h), SMEM_PEER_LOST);
+	snprintf(name, sizeof(name), "rank %u lost", victim);
+	RANK_SAYS(r, name);
+	RANK_OK(r, smem_shm_destroy(h, 0));
+	smem_shm_uninit(0);
+}
+
 static const struct ranks_case cases[] = {
     {.name = "reach", .fn = reach, .sizes = {2, 4, 8}},
     {.name = "collectives", .fn = collectives, .sizes = {2, 4, 8}},
@@ -288,6 +311,7 @@ static const struct ranks_case cases[] = {
     {.name = "unlike", .fn = unlike, .sizes = {7}},
     {.name = "destroyed", .fn = destroyed, .sizes = {4}},
     {.name = "killed", .fn = killed, .sizes = {2, 4, 8}},
+    {.name = "leaves_after_a_death", .fn = leaves_after_a_death, .sizes = {4, 6}},
     {.name = "killed_in_traffic", .fn = killed_in_traffic, .sizes = {4, 8, 8}},
 };
 
