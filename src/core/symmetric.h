@@ -46,8 +46,8 @@ int32_t symmetric_new(const struct symmetric_config *config, struct deadline dea
  */
 int32_t symmetric_meet(struct symmetric *s, struct deadline deadline);
 
-/* Before leaving: tell ranks on other hosts of deaths that only this host may know of. Waits for the
- * store, half a second at most. */
+/* Before leaving: tell ranks on other hosts of deaths that only this host may know of. Waits for
+ * the store, half a second at most. */
 void symmetric_tell_losses(struct symmetric *s);
 
 /* Leave: waits in here end with SMEM_OBJECT_NOT_EXISTS, collectives of the others fail. */
