@@ -12,7 +12,7 @@
 
 #include "tool.h"
 
-static void *more(void *array, uint32_t n, uint32_t *cap, size_t size)
+void *fabric_more(void *array, uint32_t n, uint32_t *cap, size_t size)
 {
 	if (n < *cap)
 		return array;
@@ -78,7 +78,7 @@ uint32_t fabric_text(struct fabric *f, const char *text)
 	uint32_t *slot = slot_of(f, text);
 	if (*slot)
 		return *slot - 1;
-	f->text = more(f->text, f->text_n, &f->text_cap, sizeof(*f->text));
+	f->text = fabric_more(f->text, f->text_n, &f->text_cap, sizeof(*f->text));
 	f->text[f->text_n++] = copy_of(text);
 	*slot = f->text_n;
 	return f->text_n - 1;
@@ -103,7 +103,7 @@ uint32_t fabric_host(struct fabric *f, uint64_t id, const char *name, const char
 			snprintf(h->address, sizeof(h->address), "%s", address);
 		return i;
 	}
-	f->host = more(f->host, f->host_n, &f->host_cap, sizeof(*f->host));
+	f->host = fabric_more(f->host, f->host_n, &f->host_cap, sizeof(*f->host));
 	h = &f->host[f->host_n];
 	*h = (struct fabric_host){.id = id, .name = copy_of(name)};
 	snprintf(h->address, sizeof(h->address), "%s", address);
@@ -122,7 +122,7 @@ struct fabric_object *fabric_object(struct fabric *f, enum fabric_kind kind, con
 			return o;
 		}
 	}
-	f->object = more(f->object, f->object_n, &f->object_cap, sizeof(*f->object));
+	f->object = fabric_more(f->object, f->object_n, &f->object_cap, sizeof(*f->object));
 	f->object[f->object_n] = (struct fabric_object){.kind = kind, .name = text, .world = world};
 	return &f->object[f->object_n++];
 }
@@ -133,12 +133,12 @@ uint32_t fabric_member(struct fabric *f, struct fabric_object *o, uint32_t rank,
 
 	while (key >= o->find_cap) {
 		uint32_t before = o->find_cap;
-		o->find = more(o->find, before, &o->find_cap, sizeof(*o->find));
+		o->find = fabric_more(o->find, before, &o->find_cap, sizeof(*o->find));
 		memset(o->find + before, 0, (o->find_cap - before) * sizeof(*o->find));
 	}
 	if (o->find[key])
 		return o->find[key] - 1;
-	o->member = more(o->member, o->n, &o->cap, sizeof(*o->member));
+	o->member = fabric_more(o->member, o->n, &o->cap, sizeof(*o->member));
 	o->member[o->n] = (struct fabric_member){
 	    .rank = rank, .name = text, .host = FABRIC_NOWHERE, .state = FABRIC_ABSENT};
 	o->find[key] = ++o->n;
@@ -149,14 +149,15 @@ struct fabric_cell *fabric_cell(struct fabric_object *o, uint32_t from, uint32_t
 {
 	struct fabric_member *m = &o->member[from];
 
-	m->cell = more(m->cell, m->n, &m->cap, sizeof(*m->cell));
+	m->cell = fabric_more(m->cell, m->n, &m->cap, sizeof(*m->cell));
 	m->cell[m->n] = (struct fabric_cell){.to = to};
 	return &m->cell[m->n++];
 }
 
 void fabric_stranger(struct fabric *f, const char *address)
 {
-	f->stranger = more(f->stranger, f->stranger_n, &f->stranger_cap, sizeof(*f->stranger));
+	f->stranger =
+	    fabric_more(f->stranger, f->stranger_n, &f->stranger_cap, sizeof(*f->stranger));
 	f->stranger[f->stranger_n++] = copy_of(address);
 }
 

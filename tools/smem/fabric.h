@@ -88,6 +88,8 @@ struct fabric {
 
 /* ---- fabric.c: putting it together. Out of memory ends the program. ---- */
 
+/* Room for one more element after n of them; *cap and the array's place change as need be. */
+void *fabric_more(void *array, uint32_t n, uint32_t *cap, size_t size);
 uint32_t fabric_text(struct fabric *f, const char *text);
 uint32_t fabric_host(struct fabric *f, uint64_t id, const char *name, const char *address);
 struct fabric_object *fabric_object(struct fabric *f, enum fabric_kind kind, const char *name,

@@ -13,19 +13,6 @@
 
 #define GROUPS_SHOWN 6
 
-static void *grown(void *array, uint32_t n, uint32_t *cap, size_t size)
-{
-	if (n < *cap)
-		return array;
-	*cap = *cap ? *cap * 2 : 8;
-	array = realloc(array, *cap * size);
-	if (!array) {
-		complain("out of memory");
-		exit(EXIT_FAILURE);
-	}
-	return array;
-}
-
 static struct fabric_why *why_of(struct fabric_whys *w, uint32_t taken, uint32_t path, uint32_t why,
 				 uint32_t text)
 {
@@ -37,7 +24,7 @@ static struct fabric_why *why_of(struct fabric_whys *w, uint32_t taken, uint32_t
 			y->first = why; /* they differ */
 		return y;
 	}
-	w->why = grown(w->why, w->n, &w->cap, sizeof(*w->why));
+	w->why = fabric_more(w->why, w->n, &w->cap, sizeof(*w->why));
 	w->why[w->n] = (struct fabric_why){.taken = taken, .path = path, .why = why, .first = text};
 	return &w->why[w->n++];
 }
@@ -52,7 +39,7 @@ void fabric_whys(const struct fabric_object *o, struct fabric_whys *ret)
 				struct fabric_why *y =
 				    why_of(ret, c->path, c->refused[x].path, c->refused[x].kind,
 					   c->refused[x].why);
-				y->pair = grown(y->pair, y->n, &y->cap, sizeof(*y->pair));
+				y->pair = fabric_more(y->pair, y->n, &y->cap, sizeof(*y->pair));
 				y->pair[y->n++] = (struct fabric_pair){i, c->to};
 			}
 		}
@@ -149,11 +136,11 @@ static void add_source(struct group **group, uint32_t *n, uint32_t *cap, const c
 			g = &(*group)[i];
 	}
 	if (!g) {
-		*group = grown(*group, *n, cap, sizeof(**group));
+		*group = fabric_more(*group, *n, cap, sizeof(**group));
 		g = &(*group)[(*n)++];
 		*g = (struct group){.targets = strdup(targets)};
 	}
-	g->from = grown(g->from, g->n, &g->cap, sizeof(*g->from));
+	g->from = fabric_more(g->from, g->n, &g->cap, sizeof(*g->from));
 	g->from[g->n++] = from;
 	g->pairs += pairs;
 }
