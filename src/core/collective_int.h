@@ -70,11 +70,6 @@ static inline uint64_t verdict_of(uint64_t s, int32_t code)
 	return 1ull << 63 | tag << 32 | (uint32_t)code;
 }
 
-static inline bool in_set(const _Atomic uint64_t *set, uint32_t i)
-{
-	return atomic_load_explicit(&set[i / 64], memory_order_acquire) >> (i % 64) & 1;
-}
-
 /* ---- collective.c, collective_away.c ---- */
 
 /* A call that waits. */

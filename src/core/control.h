@@ -19,6 +19,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -101,6 +102,12 @@ int32_t control_reserve(const struct control *c, uint64_t offset, uint64_t len);
 
 /* Unmap and close; twice is fine. */
 void control_close(struct control *c);
+
+/* Of ranks, as in the head. */
+static inline bool in_set(const _Atomic uint64_t *set, uint32_t i)
+{
+	return atomic_load_explicit(&set[i / 64], memory_order_acquire) >> (i % 64) & 1;
+}
 
 static inline struct control_rank *control_rank(const struct control *c, uint32_t rank)
 {

@@ -51,9 +51,10 @@ struct symmetric {
 	struct round round;
 	_Atomic uint64_t exit_status; /* the exit's place when there is no shared page */
 	_Atomic uint32_t exit_tick;
-	_Atomic uint8_t *gone;		       /* by rank: enum gone */
-	_Atomic uint64_t announced[SET_WORDS]; /* ranks whose loss the other hosts hear of too */
-	pthread_mutex_t lock;		       /* own context, watch */
+	_Atomic uint8_t *gone; /* by rank: enum gone */
+	_Atomic uint64_t
+	    announced[CONTROL_WORDS]; /* ranks whose loss the other hosts hear of too */
+	pthread_mutex_t lock;	      /* own context, watch */
 	struct exit_watch *watch;
 };
 
@@ -148,8 +149,7 @@ void symmetric_tell_losses(struct symmetric *s)
 		return;
 	for (uint32_t i = 0; i < s->config.size; i++) {
 		/* the page knows what any rank of this host knows */
-		if (collective_alive(&s->page, i) == SMEM_PEER_LOST &&
-		    !(atomic_load(&s->announced[i / 64]) >> (i % 64) & 1))
+		if (collective_alive(&s->page, i) == SMEM_PEER_LOST && !in_set(s->announced, i))
 			set_add(&note.lost, i);
 	}
 	if (set_count(&note.lost) > 0 &&
