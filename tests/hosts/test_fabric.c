@@ -39,11 +39,6 @@ static const char *by_network(struct rank *r, const struct fabric *f, const char
 	return text;
 }
 
-static bool asks(const struct rank *r)
-{
-	return r->rank == r->size - 1;
-}
-
 static void move_in(struct rank *r)
 {
 	host_enter(r, asks(r) ? 2 : r->rank % 2);
@@ -81,17 +76,13 @@ static void check_mixed(struct rank *r, const struct fabric *f, const struct fab
 static void pools(struct rank *r)
 {
 	uint32_t pid[RANK_MAX], own = (uint32_t)getpid();
-	smem_bm_config_t c = bm_config(r);
 	struct fabric f;
 	void *slot;
 
 	move_in(r);
 	rank_gather(r, &own, sizeof(own), pid);
 	if (!asks(r)) {
-		RANK_OK(r, smem_bm_init(r->url, r->size - 1, 0, &c));
-		smem_bm_t bm = smem_bm_create(7, 0, SMEMB_DATA_OP_SDMA, 2 * MIB, 0, 0);
-		RANK_ASSERT(r, bm != NULL);
-		RANK_OK(r, smem_bm_join(bm, 0, &slot));
+		pool_up(r, 7);
 		smem_shm_config_t shm = shm_config(30, 30);
 		RANK_OK(r, smem_shm_init(r->url, r->size - 1, r->rank, 0, &shm));
 		RANK_ASSERT(
@@ -156,18 +147,12 @@ static void sessions(struct rank *r)
 static void stopped(struct rank *r)
 {
 	uint32_t pid[RANK_MAX], own = (uint32_t)getpid();
-	smem_bm_config_t c = bm_config(r);
 	struct fabric f;
-	void *slot;
 
 	move_in(r);
 	rank_gather(r, &own, sizeof(own), pid);
-	if (!asks(r)) {
-		RANK_OK(r, smem_bm_init(r->url, r->size - 1, 0, &c));
-		smem_bm_t bm = smem_bm_create(7, 0, SMEMB_DATA_OP_SDMA, 2 * MIB, 0, 0);
-		RANK_ASSERT(r, bm != NULL);
-		RANK_OK(r, smem_bm_join(bm, 0, &slot));
-	}
+	if (!asks(r))
+		pool_up(r, 7);
 	rank_barrier(r);
 	if (asks(r)) {
 		rank_stop(r, 1); /* alive for the store: its kernel acknowledges */

@@ -205,22 +205,6 @@ static void destroyed(struct rank *r)
 	smem_shm_uninit(0);
 }
 
-struct killer {
-	struct rank *r;
-	uint32_t victim, delay;
-	pthread_t thread;
-};
-
-static void *killer_run(void *arg)
-{
-	struct killer *k = arg;
-
-	for (uint32_t i = 0; i < k->delay; i++)
-		rank_put(k->r, "tick", &i, sizeof(i));
-	rank_kill(k->r, k->victim);
-	return NULL;
-}
-
 /* A rank dies while all are in collectives without a pause: what completed has completed for all
  * that live. */
 static void killed_in_traffic(struct rank *r)
@@ -237,7 +221,7 @@ static void killed_in_traffic(struct rank *r)
 		rank_may_die(r);
 	rank_barrier(r);
 	if (r->rank == 0)
-		RANK_OK(r, pthread_create(&k.thread, NULL, killer_run, &k));
+		killer_start(&k);
 	do {
 		begin = rank_ms();
 		code = smem_shm_control_allgather(h, buf, 300, all, 300 * r->size);

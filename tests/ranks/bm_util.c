@@ -19,16 +19,21 @@ void bm_init(struct rank *r)
 	RANK_ASSERT(r, smem_bm_get_rank_id() == r->rank);
 }
 
-smem_bm_t bm_up(struct rank *r, uint32_t id, uint64_t dram, uint64_t hbm)
+smem_bm_t bm_make(struct rank *r, uint32_t id, uint64_t dram, uint64_t hbm)
 {
 	void *own = NULL;
 
-	bm_init(r);
 	smem_bm_t bm = smem_bm_create(id, 0, SMEMB_DATA_OP_SDMA, dram, hbm, 0);
 	RANK_ASSERT(r, bm != NULL);
 	RANK_OK(r, smem_bm_join(bm, 0, &own));
 	RANK_ASSERT(r, own == smem_bm_ptr(bm, (uint16_t)r->rank));
 	return bm;
+}
+
+smem_bm_t bm_up(struct rank *r, uint32_t id, uint64_t dram, uint64_t hbm)
+{
+	bm_init(r);
+	return bm_make(r, id, dram, hbm);
 }
 
 int32_t bm_write(smem_bm_t bm, void *gva, const void *local, size_t n)

@@ -24,6 +24,8 @@ void bm_init(struct rank *r);
 
 /* Init if need be, create, join. */
 smem_bm_t bm_up(struct rank *r, uint32_t id, uint64_t dram, uint64_t hbm);
+/* The last two of these. */
+smem_bm_t bm_make(struct rank *r, uint32_t id, uint64_t dram, uint64_t hbm);
 
 /* One plain copy; the code. */
 int32_t bm_write(smem_bm_t bm, void *gva, const void *local, size_t n);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bm_util.h"
 #include "tool.h"
 
 void complain(const char *fmt, ...)
@@ -14,6 +15,19 @@ void complain(const char *fmt, ...)
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
+}
+
+bool asks(const struct rank *r)
+{
+	return r->rank == r->size - 1;
+}
+
+smem_bm_t pool_up(struct rank *r, uint32_t id)
+{
+	smem_bm_config_t c = bm_config(r);
+
+	RANK_OK(r, smem_bm_init(r->url, r->size - 1, 0, &c));
+	return bm_make(r, id, 2 * MIB, 0);
 }
 
 void survey(struct rank *r, unsigned timeout_s, struct fabric *ret)

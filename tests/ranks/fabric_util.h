@@ -5,6 +5,12 @@
 
 #include "fabric.h"
 #include "harness.h"
+#include "smem_bm.h"
+
+/* The last rank asks; the others have objects. */
+bool asks(const struct rank *r);
+/* Initialise BM for those that do not ask, and join a pool of theirs. */
+smem_bm_t pool_up(struct rank *r, uint32_t id);
 
 /* Ask at r->url. This process must have no object of its own there: it would not ask itself. */
 void survey(struct rank *r, unsigned timeout_s, struct fabric *ret);

@@ -32,6 +32,26 @@ smem_shm_t shm_make(struct rank *r, uint32_t id, uint64_t bytes, char **base)
 	return h;
 }
 
+static void *killer_run(void *arg)
+{
+	struct killer *k = arg;
+
+	for (uint32_t i = 0; i < k->delay; i++)
+		rank_put(k->r, "tick", &i, sizeof(i));
+	if (k->how == KILLER_STOPS)
+		rank_stop(k->r, k->victim);
+	else
+		rank_kill(k->r, k->victim);
+	if (k->how == KILLER_STARTS_ANEW)
+		rank_spawn(k->r, k->victim);
+	return NULL;
+}
+
+void killer_start(struct killer *k)
+{
+	RANK_OK(k->r, pthread_create(&k->thread, NULL, killer_run, k));
+}
+
 void flag_raise(struct flag *f)
 {
 	pthread_mutex_lock(&f->lock);

@@ -20,6 +20,16 @@ void shm_up(struct rank *r, uint32_t create_s, uint32_t control_s);
 /* Create with all ranks of the run as they are numbered; must succeed. */
 smem_shm_t shm_make(struct rank *r, uint32_t id, uint64_t bytes, char **base);
 
+/* A thread that kills (or stops) a rank a little later, while this one goes on. */
+struct killer {
+	struct rank *r;
+	uint32_t victim;
+	uint32_t delay; /* in round trips to the harness */
+	enum { KILLER_KILLS, KILLER_STARTS_ANEW, KILLER_STOPS } how;
+	pthread_t thread; /* for pthread_join() */
+};
+void killer_start(struct killer *k);
+
 /* Between threads of one rank: the harness lets one of them wait at a time. */
 struct flag {
 	pthread_mutex_t lock;

@@ -16,24 +16,6 @@
 #include "store/survey.h"
 #include "trans_util.h"
 
-static bool asks(const struct rank *r)
-{
-	return r->rank == r->size - 1;
-}
-
-/* A pool of the ranks that do not ask. */
-static smem_bm_t pool_up(struct rank *r, uint32_t id)
-{
-	smem_bm_config_t c = bm_config(r);
-	void *own;
-
-	RANK_OK(r, smem_bm_init(r->url, r->size - 1, 0, &c));
-	smem_bm_t bm = smem_bm_create(id, 0, SMEMB_DATA_OP_SDMA, 2 * MIB, 0, 0);
-	RANK_ASSERT(r, bm != NULL);
-	RANK_OK(r, smem_bm_join(bm, 0, &own));
-	return bm;
-}
-
 static void pids_are(struct rank *r, const struct fabric *f, const struct fabric_object *o,
 		     const uint32_t *pid)
 {
@@ -223,11 +205,8 @@ static void at_once(struct rank *r)
 		if (r->rank == 0) {
 			smem_bm_config_t c = bm_config(r);
 			c.startConfigStore = false;
-			void *own;
 			RANK_OK(r, smem_bm_init(r->url, 1, 0, &c));
-			smem_bm_t bm = smem_bm_create(1, 0, SMEMB_DATA_OP_SDMA, 2 * MIB, 0, 0);
-			RANK_ASSERT(r, bm != NULL);
-			RANK_OK(r, smem_bm_join(bm, 0, &own));
+			bm_make(r, 1, 2 * MIB, 0);
 			smem_bm_uninit(0);
 			continue;
 		}

@@ -155,32 +155,6 @@ static void leaves_after_barrier(struct rank *r)
 	smem_shm_uninit(0);
 }
 
-/* A thread that kills a rank a little later, while this one goes on; maybe starts it anew. */
-struct killer {
-	struct rank *r;
-	uint32_t victim;
-	uint32_t delay; /* in round trips to the harness */
-	bool again;
-	pthread_t thread;
-};
-
-static void *killer_run(void *arg)
-{
-	struct killer *k = arg;
-
-	for (uint32_t i = 0; i < k->delay; i++)
-		rank_put(k->r, "tick", &i, sizeof(i));
-	rank_kill(k->r, k->victim);
-	if (k->again)
-		rank_spawn(k->r, k->victim);
-	return NULL;
-}
-
-static void killer_start(struct killer *k)
-{
-	RANK_OK(k->r, pthread_create(&k->thread, NULL, killer_run, k));
-}
-
 static void survivor_checks(struct rank *r, smem_shm_t h, uint32_t victim, const char *base)
 {
 	uint32_t reach = 7, len = 0;
@@ -253,7 +227,7 @@ static void killed_in_create(struct rank *r)
 {
 	uint64_t random = r->seed + r->life;
 	uint32_t life = r->rank == 1 ? r->life : 0;
-	struct killer k = {.r = r, .victim = 1, .again = true};
+	struct killer k = {.r = r, .victim = 1, .how = KILLER_STARTS_ANEW};
 	uint32_t lives[RANK_MAX];
 	void *base;
 
@@ -288,17 +262,6 @@ static void killed_in_create(struct rank *r)
 	smem_shm_uninit(0);
 }
 
-/* A thread that stops a rank a little later, and lets it run again when told to. */
-static void *stopper_run(void *arg)
-{
-	struct killer *k = arg;
-
-	for (uint32_t i = 0; i < k->delay; i++)
-		rank_put(k->r, "tick", &i, sizeof(i));
-	rank_stop(k->r, k->victim);
-	return NULL;
-}
-
 /*
  * A rank is stopped while all are in collectives without a pause: the others time out, in time, and
  * what completed has completed for all, the stopped one included. Then all go on.
@@ -307,7 +270,9 @@ static void stopped(struct rank *r)
 {
 	char *base, buf[300], all[300 * RANK_MAX];
 	uint64_t random = r->seed, rounds = 0, begin, every[RANK_MAX];
-	struct killer k = {.r = r, .victim = 1 + (uint32_t)(rank_random(&random) % (r->size - 1))};
+	struct killer k = {.r = r,
+			   .victim = 1 + (uint32_t)(rank_random(&random) % (r->size - 1)),
+			   .how = KILLER_STOPS};
 	int32_t code;
 
 	k.delay = (uint32_t)(rank_random(&random) % 100);
@@ -317,7 +282,7 @@ static void stopped(struct rank *r)
 	RANK_OK(r, smem_shm_control_barrier(h));
 	rank_barrier(r);
 	if (r->rank == 0)
-		RANK_OK(r, pthread_create(&k.thread, NULL, stopper_run, &k));
+		killer_start(&k);
 	do {
 		begin = rank_ms();
 		code = smem_shm_control_allgather(h, buf, sizeof(buf), all,
